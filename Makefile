@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NETWORK ?=
+MINUTES ?=
+
+.PHONY: setup demo test lint networks benchmarks clean
+
+setup: $(VENV)/.complete
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "crosstune needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python -m benchmarks.demo $(if $(NETWORK),--network '$(NETWORK)') $(if $(MINUTES),--minutes $(MINUTES))
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Networks of the wild for the benchmarks, exported in an environment of its own: torch and TVM bring two LLVMs.
+# pytorchcv names torchvision for one model that is not used here, and it does not fit every build of torch.
+networks:
+	$(PYTHON) -m venv .venv-exporters
+	.venv-exporters/bin/python -m pip install --quiet torch==2.13.0 transformers onnx onnxscript requests
+	.venv-exporters/bin/python -m pip install --quiet --no-deps pytorchcv
+	.venv-exporters/bin/python benchmarks/export_networks.py benchmarks/.cache/networks
+
+benchmarks: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,40 @@
+"""A small model over the sampling decisions of one workload's schedules, for drafts that have no program yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES, predict, train
+from crosstune.cost_model.ranker import Scores
+
+
+class DraftRanker:
+    """Trees over decision vectors; microseconds a draft, so thousands can be looked at before any is lowered."""
+
+    def __init__(self, seed: int = 0, threads: int = 1) -> None:
+        self._seed, self._threads = seed, threads
+        self._booster: Any = None
+
+    @property
+    def informed(self) -> bool:
+        return self._booster is not None
+
+    def fit(self, vectors: Sequence[NDArray[np.float32]], latencies_s: Sequence[float | None]) -> None:
+        """`vectors`: one (column,) row a schedule, all of one length, NaN where a schedule lacks the decision."""
+        self._booster = None
+        valid = [latency for latency in latencies_s if latency is not None]
+        if len(vectors) < FEWEST_EXAMPLES or not valid:
+            return
+        fastest = min(valid)
+        speeds = [0.0 if latency is None else fastest / latency for latency in latencies_s]
+        self._booster = train(np.stack(vectors), np.array(speeds, dtype=np.float32), self._seed, self._threads)
+
+    def score(self, vectors: Sequence[NDArray[np.float32]]) -> Scores:
+        """Higher = faster; zeros while uninformed."""
+        if self._booster is None or not vectors:
+            return np.zeros(len(vectors))
+        return predict(self._booster, np.stack(vectors))

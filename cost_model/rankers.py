@@ -1,0 +1,18 @@
+"""Rankers by name, made without importing what is not asked for."""
+
+from __future__ import annotations
+
+from crosstune.cost_model.ranker import NeutralRanker, Ranker
+
+NAMES = ("xgboost", "random")
+
+
+def make_ranker(name: str, seed: int) -> Ranker:
+    """`xgboost`: trees over statement features; `random`: no opinion. ValueError for another name."""
+    if name == "xgboost":
+        from crosstune.cost_model.baselines.xgboost_ranker import XgboostRanker
+
+        return XgboostRanker(seed)
+    if name == "random":
+        return NeutralRanker(seed)
+    raise ValueError(f"no ranker {name!r}; known: {', '.join(NAMES)}")

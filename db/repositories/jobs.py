@@ -1,0 +1,356 @@
+"""Jobs: the one table of their states, their counters, cancel and resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
+
+from crosstune.db.engine import moment, stamp
+from crosstune.db.errors import IllegalTransition, NotFound
+from crosstune.db.ids import Prefix, new_id
+from crosstune.db.repositories import events, tasks
+from crosstune.db.repositories.querying import AnySelect
+from crosstune.db.repositories.step_values import StepState
+from crosstune.db.tables import Job, Label, Step, Target
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    WAITING_FOR_DEVICE = "waiting_for_device"
+    RUNNING = "running"
+    BUILDING = "building"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+FINAL_STATES = frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED})
+_STOPS = frozenset({JobState.CANCELLING, JobState.CANCELLED, JobState.FAILED})
+
+JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: _STOPS | {JobState.WAITING_FOR_DEVICE, JobState.RUNNING, JobState.BUILDING},
+    JobState.WAITING_FOR_DEVICE: _STOPS | {JobState.QUEUED, JobState.RUNNING, JobState.BUILDING},
+    JobState.RUNNING: _STOPS | {JobState.WAITING_FOR_DEVICE, JobState.BUILDING},
+    JobState.BUILDING: _STOPS | {JobState.WAITING_FOR_DEVICE, JobState.SUCCEEDED},
+    JobState.CANCELLING: frozenset({JobState.CANCELLED, JobState.FAILED}),
+    # A job that has ended goes on when it is resumed with more budget.
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+    JobState.SUCCEEDED: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+}
+"""The only place that says which state may follow which; a state may always be set again to itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """Budgets are null when unlimited; latencies are seconds of one inference; times are UTC seconds."""
+
+    id: str
+    project_id: str
+    network_id: str
+    target_id: str
+    target_key: int
+    state: JobState
+    priority: int
+    budget_trials: int | None
+    budget_s: float | None
+    trials: int
+    searched_s: float
+    deadline: float | None
+    seed: int
+    options: Any
+    cancel_requested: bool
+    stop_reason: str | None
+    message: str
+    untuned_latency_s: float | None
+    best_latency_s: float | None
+    build_id: str | None
+    event_sequence: int
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    updated_at: float
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+def create(
+    connection: Connection,
+    *,
+    project_id: str,
+    network_id: str,
+    target_key: int,
+    budget_trials: int | None,
+    budget_s: float | None,
+    seed: int = 0,
+    priority: int = 0,
+    deadline: float | None = None,
+    options: dict[str, Any] | None = None,
+    now: float | None = None,
+) -> JobRow:
+    """A queued job with one task per workload of the network, and its first event. Its first step is the caller's."""
+    job_id = new_id(Prefix.JOB)
+    created_at = stamp(now)
+    connection.execute(
+        insert(Job).values(
+            id=job_id,
+            project_id=project_id,
+            network_id=network_id,
+            target_key=target_key,
+            state=JobState.QUEUED,
+            priority=priority,
+            budget_trials=budget_trials,
+            budget_s=budget_s,
+            deadline=deadline,
+            seed=seed,
+            options=options,
+            created_at=created_at,
+            updated_at=created_at,
+        )
+    )
+    tasks.copy_from_network(connection, job_id, network_id)
+    events.append(connection, job_id, "state", {"state": JobState.QUEUED, "before": None}, now)
+    return get(connection, job_id)
+
+
+def get(connection: Connection, job_id: str, project_id: str | None = None) -> JobRow:
+    """The job, or NotFound; with `project_id` also when it belongs to another project."""
+    query = _rows().where(Job.id == job_id)
+    if project_id is not None:
+        query = query.where(Job.project_id == project_id)
+    return _one(connection, query, job_id)
+
+
+def list_page(
+    connection: Connection,
+    project_id: str,
+    limit: int,
+    before: str | None = None,
+    state: str | None = None,
+    network_id: str | None = None,
+    target_key: int | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> list[JobRow]:
+    """Newest first; `before` is the id of the last job of the page before; jobs must have all `labels`."""
+    query = _rows().where(Job.project_id == project_id).order_by(Job.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Job.id < before)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if network_id is not None:
+        query = query.where(Job.network_id == network_id)
+    if target_key is not None:
+        query = query.where(Job.target_key == target_key)
+    for key, value in (labels or {}).items():
+        labelled = (Label.project_id == project_id, Label.resource == Job.id, Label.key == key, Label.value == value)
+        query = query.where(exists().where(*labelled))
+    return [_job(row) for row in connection.execute(query)]
+
+
+def lock(connection: Connection, job_id: str) -> JobRow:
+    """The job, its row locked until the transaction ends (on SQLite the transaction itself is the lock)."""
+    return _one(connection, _rows().where(Job.id == job_id).with_for_update(key_share=True, of=Job), job_id)
+
+
+def transition(
+    connection: Connection,
+    job_id: str,
+    to: JobState,
+    *,
+    stop_reason: str | None = None,
+    message: str | None = None,
+    now: float | None = None,
+) -> JobRow:
+    """Move the job to `to` and write a `state` event; IllegalTransition unless JOB_TRANSITIONS has it.
+
+    A job that is in that state already stays as it is, without an event, except for a new `message`.
+    """
+    job = lock(connection, job_id)
+    if to == job.state:
+        if message is not None and message != job.message:
+            _set(connection, job_id, now, message=message)
+        return get(connection, job_id)
+    if to not in JOB_TRANSITIONS[job.state]:
+        raise IllegalTransition(job_id, job.state, to)
+    values: dict[str, Any] = {"state": to, "message": job.message if message is None else message}
+    if stop_reason is not None:
+        values["stop_reason"] = stop_reason
+    if to in FINAL_STATES:
+        values["ended_at"] = stamp(now)
+    if to == JobState.RUNNING and job.started_at is None:
+        values["started_at"] = stamp(now)
+    _set(connection, job_id, now, **values)
+    data = {"state": to, "before": job.state, "stop_reason": values.get("stop_reason"), "message": values["message"]}
+    events.append(connection, job_id, "state", data, now)
+    return get(connection, job_id)
+
+
+def count(
+    connection: Connection,
+    job_id: str,
+    *,
+    trials: int = 0,
+    searched_s: float = 0.0,
+    untuned_latency_s: float | None = None,
+    best_latency_s: float | None = None,
+    now: float | None = None,
+) -> JobRow:
+    """Add what a step used to the job's counters and set the estimates that are given."""
+    values: dict[str, Any] = {"trials": Job.trials + trials, "searched_s": Job.searched_s + searched_s}
+    if untuned_latency_s is not None:
+        values["untuned_latency_s"] = untuned_latency_s
+    if best_latency_s is not None:
+        values["best_latency_s"] = best_latency_s
+    _set(connection, job_id, now, **values)
+    return get(connection, job_id)
+
+
+def set_build(connection: Connection, job_id: str, build_id: str, now: float | None = None) -> None:
+    _set(connection, job_id, now, build_id=build_id)
+
+
+def set_stop_reason(connection: Connection, job_id: str, stop_reason: str, now: float | None = None) -> None:
+    """Why the search ended (budget, converged, …), before the job itself ends."""
+    _set(connection, job_id, now, stop_reason=stop_reason)
+
+
+def cancel(connection: Connection, job_id: str, now: float | None = None) -> JobRow:
+    """Ask the job to stop: cancelled at once when nothing is running, else cancelling until that has stopped.
+
+    A job that has ended, or is cancelling already, stays as it is.
+    """
+    job = lock(connection, job_id)
+    if job.ended or job.cancel_requested:
+        return job
+    _set(connection, job_id, now, cancel_requested=True, stop_reason="cancelled")
+    transition(connection, job_id, JobState.CANCELLING, now=now)
+    settle_cancelled(connection, job_id, now)
+    return get(connection, job_id)
+
+
+def settle_cancelled(connection: Connection, job_id: str, now: float | None = None) -> bool:
+    """End a cancelling job when no worker is at work on it; True when it ended. Called after each of its steps."""
+    job = lock(connection, job_id)
+    if job.state != JobState.CANCELLING:
+        return False
+    _cancel_idle_steps(connection, job_id, now)
+    running = select(Step.id).where(Step.job_id == job_id, Step.state == StepState.RUNNING).limit(1)
+    if connection.execute(running).first() is not None:
+        return False
+    transition(connection, job_id, JobState.CANCELLED, now=now)
+    return True
+
+
+def end_failed(connection: Connection, job_id: str, stop_reason: str, message: str, now: float | None = None) -> bool:
+    """Fail the job and cancel what it has queued; False when it had ended already."""
+    if lock(connection, job_id).ended:
+        return False
+    transition(connection, job_id, JobState.FAILED, stop_reason=stop_reason, message=message, now=now)
+    _cancel_idle_steps(connection, job_id, now)
+    return True
+
+
+def resume(
+    connection: Connection,
+    job_id: str,
+    *,
+    add_trials: int | None = None,
+    add_s: float | None = None,
+    now: float | None = None,
+) -> JobRow:
+    """Queue an ended job again with more budget; IllegalTransition while it has not ended.
+
+    What is null stays as it is, and an unlimited budget stays unlimited. The next step is the caller's to add.
+    """
+    job = lock(connection, job_id)
+    if not job.ended:
+        raise IllegalTransition(job_id, job.state, JobState.QUEUED)
+    values: dict[str, Any] = {"cancel_requested": False, "stop_reason": None, "ended_at": None, "deadline": None}
+    if add_trials is not None and job.budget_trials is not None:
+        values["budget_trials"] = job.budget_trials + add_trials
+    if add_s is not None and job.budget_s is not None:
+        values["budget_s"] = job.budget_s + add_s
+    _set(connection, job_id, now, **values)
+    return transition(connection, job_id, JobState.QUEUED, message="", now=now)
+
+
+def live(connection: Connection) -> list[JobRow]:
+    """All jobs of all projects that have not ended, oldest first."""
+    query = _rows().where(Job.state.not_in(FINAL_STATES)).order_by(Job.id)
+    return [_job(row) for row in connection.execute(query)]
+
+
+def trials_per_s(connection: Connection, target_key: int) -> float | None:
+    """How fast all jobs of the target went so far, together; None when none has measured anything."""
+    trials, searched_s = connection.execute(
+        select(func.sum(Job.trials), func.sum(Job.searched_s)).where(Job.target_key == target_key)
+    ).one()
+    return float(trials) / float(searched_s) if trials and searched_s else None
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """How many jobs there are in each state."""
+    rows = connection.execute(select(Job.state, func.count()).group_by(Job.state))
+    return {row[0]: row[1] for row in rows}
+
+
+def _cancel_idle_steps(connection: Connection, job_id: str, now: float | None) -> None:
+    at = moment(connection, now)
+    idle = or_(Step.state == StepState.QUEUED, and_(Step.state == StepState.RUNNING, Step.lease_until < at))
+    connection.execute(update(Step).where(Step.job_id == job_id, idle).values(state=StepState.CANCELLED, ended_at=at))
+
+
+def _set(connection: Connection, job_id: str, now: float | None, **values: Any) -> None:
+    changed = connection.execute(update(Job).where(Job.id == job_id).values(updated_at=stamp(now), **values))
+    if changed.rowcount != 1:
+        raise NotFound("job", job_id)
+
+
+def _one(connection: Connection, query: AnySelect, job_id: str) -> JobRow:
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise NotFound("job", job_id)
+    return _job(row)
+
+
+def _job(row: Row[Any]) -> JobRow:
+    values = dict(row._mapping)
+    values["state"] = JobState(values["state"])
+    return JobRow(**values)
+
+
+def _rows() -> AnySelect:
+    return select(
+        Job.id,
+        Job.project_id,
+        Job.network_id,
+        Target.id.label("target_id"),
+        Job.target_key,
+        Job.state,
+        Job.priority,
+        Job.budget_trials,
+        Job.budget_s,
+        Job.trials,
+        Job.searched_s,
+        Job.deadline,
+        Job.seed,
+        Job.options,
+        Job.cancel_requested,
+        Job.stop_reason,
+        Job.message,
+        Job.untuned_latency_s,
+        Job.best_latency_s,
+        Job.build_id,
+        Job.event_sequence,
+        Job.created_at,
+        Job.started_at,
+        Job.ended_at,
+        Job.updated_at,
+    ).join(Target, Target.key == Job.target_key)

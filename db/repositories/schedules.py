@@ -1,0 +1,283 @@
+"""What is known of a workload's schedules: the best, those of other targets, and what a round must know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text
+from sqlalchemy.orm import aliased
+
+from crosstune.db.codec import hex_or_none, unpack_json
+from crosstune.db.judging import CENSORED, FULL, QUICK, Status
+from crosstune.db.tables import Measurement, Record, Target, Workload
+
+BEST_RECORDS = text("records.status = 'valid' AND records.latency_s IS NOT NULL")
+
+
+@dataclass(frozen=True, slots=True)
+class BestSchedule:
+    """The best record of a (target, workload); `workload_key` is the workload that was asked for.
+
+    For a transfer the record belongs to another target or to the same graph under another TVM version; `target_id`,
+    `tvm_version` and `source_workload_sha256` say which.
+    """
+
+    workload_key: int
+    record_key: int
+    record_id: str
+    target_id: str
+    source_workload_sha256: str
+    tvm_version: str
+    schedule_sha256: str
+    latency_s: float
+    quality: str
+    packed_trace: bytes
+
+    @property
+    def trace(self) -> Any:
+        """The schedule's trace, read when asked for."""
+        return unpack_json(self.packed_trace)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRecord:
+    """A schedule with its verdict; `permanent` ones and those with a latency need no further attempt."""
+
+    record_key: int
+    schedule_sha256: str
+    module_sha256: str | None
+    latency_s: float | None
+    quality: str | None
+    invalidity: str | None
+    permanent: bool
+    transient_failures: int
+    features: bytes | None
+    packed_trace: bytes
+
+    @property
+    def trace(self) -> Any:
+        return unpack_json(self.packed_trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A measured program; latencies (seconds, None for a failure) compare only within one `group`."""
+
+    group: str
+    features: bytes
+    latency_s: float | None
+
+
+def best(
+    connection: Connection, target_key: int, workload_keys: Sequence[int], project_key: int
+) -> dict[int, BestSchedule]:
+    """The best schedule of each workload on the target, in one query; workloads without one are left out.
+
+    The lowest latency among records with a full measurement; only where there is none, among quick ones.
+    """
+    record = _best_key(project_key, Record.target_key == target_key, Record.workload_key == Workload.key)
+    return _fetch_best(connection, record, workload_keys)
+
+
+def defaults(connection: Connection, target_key: int, workload_keys: Sequence[int]) -> dict[int, float]:
+    """Latency in seconds of what each workload gets without any search, where that was measured."""
+    rows = connection.execute(
+        select(Record.workload_key, Record.quality, Record.latency_s).where(
+            Record.target_key == target_key,
+            Record.workload_key.in_(workload_keys),
+            text("records.source = 'default'"),
+            BEST_RECORDS,
+            Record.quality.in_([FULL, QUICK]),
+        )
+    )
+    # Full ones come last, so that they win over quick ones; among equals the lowest.
+    ordered = sorted(rows, key=lambda row: (row.quality == FULL, -(row.latency_s or 0.0)))
+    return {row.workload_key: row.latency_s for row in ordered if row.latency_s is not None}
+
+
+def transferred(
+    connection: Connection, target_key: int, workload_keys: Sequence[int], project_key: int
+) -> dict[int, BestSchedule]:
+    """For each workload the best schedule of the same compute graph elsewhere: the same target with another TVM first,
+    then the target that measured most lately. Latencies of other targets do not tell what this one will reach."""
+    wanted, same = aliased(Workload), aliased(Workload)
+    candidate = _best_key(project_key, Record.target_key == Target.key, Record.workload_key == same.key)
+    pairs = (
+        select(wanted.key.label("workload_key"), candidate.label("record_key"))
+        .join(same, same.version_free_key == wanted.version_free_key)
+        .join(Target, or_(Target.key != target_key, same.key != wanted.key))
+        .where(wanted.key.in_(workload_keys))
+        .subquery()
+    )
+    rows = connection.execute(
+        _best_columns(pairs.c.workload_key)
+        .join_from(pairs, Record, Record.key == pairs.c.record_key)
+        .join(Workload, Workload.key == Record.workload_key)
+        .join(Target, Target.key == Record.target_key)
+        .order_by((Record.target_key == target_key).desc(), Record.updated_at.desc())
+    )
+    found: dict[int, BestSchedule] = {}
+    for row in rows:
+        found.setdefault(row.workload_key, _best_schedule(row))
+    return found
+
+
+def seeds(
+    connection: Connection, target_key: int, workload_key: int, project_key: int, per_pair: int, limit: int
+) -> list[BestSchedule]:
+    """Good schedules of the same compute graph on other targets or under other TVM versions, to start a search from:
+    the `per_pair` fastest of each (target, workload), the best of each pair first."""
+    wanted = select(Workload.version_free_key).where(Workload.key == workload_key).scalar_subquery()
+    place = (
+        func.row_number()
+        .over(partition_by=(Record.target_key, Record.workload_key), order_by=(Record.quality, Record.latency_s))
+        .label("place")
+    )
+    ranked = (
+        select(Record.key, place)
+        .join(Workload, Workload.key == Record.workload_key)
+        .where(
+            Workload.version_free_key == wanted,
+            or_(Record.target_key != target_key, Record.workload_key != workload_key),
+            BEST_RECORDS,
+            Record.quality.in_([FULL, QUICK]),
+            _visible(project_key),
+        )
+        .subquery()
+    )
+    rows = connection.execute(
+        _best_columns(Workload.key)
+        .join_from(ranked, Record, Record.key == ranked.c.key)
+        .join(Workload, Workload.key == Record.workload_key)
+        .join(Target, Target.key == Record.target_key)
+        .where(ranked.c.place <= per_pair)
+        .order_by(ranked.c.place, Record.key.desc())
+        .limit(limit)
+    )
+    return [_best_schedule(row) for row in rows]
+
+
+def known(connection: Connection, target_key: int, workload_key: int, feature_layout: int | None) -> list[KnownRecord]:
+    """Every schedule of the workload that was tried on the target, whoever tried it, best first, failures last.
+
+    With `feature_layout` each has the features of that layout where they are stored.
+    """
+    features = aliased(Measurement)
+    rows: Any = connection.execute(
+        select(
+            Record.key,
+            Record.schedule_sha256,
+            Record.module_sha256,
+            Record.latency_s,
+            Record.quality,
+            Record.invalidity,
+            Record.permanent,
+            Record.transient_failures,
+            features.features,
+            Record.trace,
+        )
+        .outerjoin(features, _features_of(features, feature_layout))
+        .where(
+            Record.target_key == target_key,
+            Record.workload_key == workload_key,
+            Record.status != Status.WITHDRAWN,
+        )
+        .order_by(Record.latency_s.is_(None), Record.latency_s, Record.key)
+    )
+    return [KnownRecord(row[0], row[1].hex(), hex_or_none(row[2]), *row[3:]) for row in rows]
+
+
+def examples(connection: Connection, target_key: int, feature_layout: int, limit: int) -> list[Example]:
+    """The newest `limit` programs measured on the target that have features of this layout, newest first.
+
+    Latencies that are only lower bounds are left out; so are failures that may not be the program's own.
+    """
+    rows = connection.execute(
+        select(Workload.sha256, Measurement.features, Record.latency_s)
+        .join(Record, Record.workload_key == Workload.key)
+        .join(Measurement, _features_of(Measurement, feature_layout))
+        .where(
+            Record.target_key == target_key,
+            Record.status != Status.WITHDRAWN,
+            or_(
+                and_(Record.latency_s.is_not(None), Record.quality != CENSORED),
+                and_(Record.permanent, Record.transient_failures == 0),
+            ),
+        )
+        .order_by(Record.key.desc())
+        .limit(limit)
+    )
+    return [Example(row[0].hex(), row[1], row[2]) for row in rows if row[1] is not None]
+
+
+def _features_of(measurement: Any, feature_layout: int | None) -> ColumnElement[bool]:
+    return and_(
+        measurement.record_key == Record.key,
+        measurement.features.is_not(None),
+        measurement.feature_layout == feature_layout,
+    )
+
+
+def _visible(project_key: int) -> ColumnElement[bool]:
+    return or_(Record.visibility == "shared", Record.origin_project_key == project_key)
+
+
+def _best_key(project_key: int, *pair: ColumnElement[bool]) -> ColumnElement[Any]:
+    """Key of the best record of a pair: two look-ups in the partial index `ix_records_best`."""
+
+    def lowest(quality: str) -> Any:
+        # The words of the partial index, not bound values: SQLite uses the index only for a condition that it can read.
+        return (
+            select(Record.key)
+            .where(*pair, BEST_RECORDS, Record.quality == quality, _visible(project_key))
+            .order_by(Record.latency_s)
+            .limit(1)
+            .correlate_except(Record)
+            .scalar_subquery()
+        )
+
+    return func.coalesce(lowest(FULL), lowest(QUICK))
+
+
+def _fetch_best(
+    connection: Connection, record: ColumnElement[Any], workload_keys: Sequence[int]
+) -> dict[int, BestSchedule]:
+    rows = connection.execute(
+        _best_columns(Workload.key)
+        .join_from(Workload, Record, Record.key == record)
+        .join(Target, Target.key == Record.target_key)
+        .where(Workload.key.in_(workload_keys))
+    )
+    return {row.workload_key: _best_schedule(row) for row in rows}
+
+
+def _best_columns(workload_key: Any) -> Any:
+    return select(
+        workload_key.label("workload_key"),
+        Record.key.label("record_key"),
+        Record.id.label("record_id"),
+        Target.id.label("target_id"),
+        Workload.sha256,
+        Workload.tvm_version,
+        Record.schedule_sha256,
+        Record.latency_s,
+        Record.quality,
+        Record.trace,
+    )
+
+
+def _best_schedule(row: Any) -> BestSchedule:
+    return BestSchedule(
+        row.workload_key,
+        row.record_key,
+        row.record_id,
+        row.target_id,
+        row.sha256.hex(),
+        row.tvm_version,
+        row.schedule_sha256.hex(),
+        row.latency_s,
+        row.quality,
+        row.trace,
+    )

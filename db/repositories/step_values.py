@@ -1,0 +1,88 @@
+"""The words and values of the table of durable work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class StepState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StepKind(StrEnum):
+    IMPORT = "import"
+    CALIBRATE = "calibrate"
+    ROUND = "round"
+    BUILD_NETWORK = "build_network"
+    EXPLORE = "explore"
+    RETRAIN = "retrain"
+    LOAD_RECORDS = "load_records"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to do a step, until `lease_until` or until somebody else has a later `attempt`."""
+
+    step_id: str
+    step_key: int
+    kind: str
+    queue: str
+    owner: str
+    attempt: int
+    lease_until: float
+    project_id: str
+    job_id: str | None
+    target_key: int | None
+    workload_key: int | None
+    subject: str | None
+    input: Any
+    tries: int
+    """Claims of this step that were not given back, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    id: str
+    key: int
+    kind: str
+    queue: str
+    state: str
+    project_id: str
+    job_id: str | None
+    attempt: int
+    owner: str | None
+    lease_until: float
+    last_exit: str | None
+    subject: str | None
+    input: Any
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Step ids: those still held, and those of them whose job is to be cancelled or has ended."""
+
+    held: frozenset[str]
+    cancelled: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    step_id: str
+    kind: str
+    queue: str
+    job_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    cancelled_jobs: tuple[str, ...]
+    poisoned_steps: tuple[str, ...]

@@ -1,0 +1,17 @@
+"""The command line `crosstune`; `main` is its entry point.
+
+Nothing but Typer and rich is imported before a command runs: `--help` answers at once, and neither TVM nor torch
+comes into this process.
+"""
+
+from crosstune.service.cli import audit, database, devices, jobs, networks, results, serve, targets
+from crosstune.service.cli.application import application
+
+__all__ = ["application", "main"]
+
+for group in (serve, targets, networks, jobs, results, devices, database, audit):
+    group.register(application)
+
+
+def main() -> None:
+    application()

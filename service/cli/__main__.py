@@ -1,0 +1,3 @@
+from crosstune.service.cli import main
+
+main()

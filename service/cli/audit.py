@@ -1,0 +1,38 @@
+"""`crosstune audit`: do stored results hold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from crosstune.service.cli.connection import Connection
+from crosstune.service.cli.options import JsonOption
+from crosstune.service.cli.output import busy, plain, print_json, print_table
+
+
+def audit(
+    context: typer.Context,
+    count: Annotated[int, typer.Option(min=1, help="Best schedules to measure again, chosen at random.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure stored bests again and compare.
+
+    They are chosen at random and measured in a fresh process on this machine; needs no running service.
+    """
+    settings = Connection.of(context).settings()
+    from crosstune.service.audit import run
+    from crosstune.service.database import told
+
+    with told(settings), busy("measuring"):
+        report = plain(run(settings, count, seed))
+    if as_json:
+        print_json(report)
+        return
+    figures = [(name.replace("_", " "), value) for name, value in report.items() if not isinstance(value, list | dict)]
+    print_table(None, ("", ""), figures)
+
+
+def register(application: typer.Typer) -> None:
+    application.command()(audit)

@@ -1,0 +1,55 @@
+"""Liveness and readiness."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from crosstune import __version__
+from crosstune.db.engine import reading
+from crosstune.db.repositories import steps, workers
+from crosstune.service import availability
+from crosstune.service.schemas.health import Liveness, Readiness
+from crosstune.service.services import Services
+
+NO_WORKER = "no live worker: work is accepted and waits until one starts"
+
+
+def liveness() -> Liveness:
+    return Liveness(version=__version__)
+
+
+def readiness(services: Services) -> Readiness:
+    """Ask the database; nothing here waits for a worker."""
+    from crosstune.db import migrate  # Alembic is a third of the time that importing the application takes
+
+    expected = migrate.head()
+    try:
+        found = migrate.current(services.engine)
+        if found != expected:
+            return _unready(f"has schema {found or 'none'}: run `crosstune db upgrade`", found, expected)
+        with reading(services.engine) as connection:
+            live = len(workers.seen_since(connection, availability.seen_after(services)))
+            queued = steps.counts(connection).get(steps.StepState.QUEUED, 0)
+    except SQLAlchemyError as error:
+        return _unready(f"does not answer ({type(error).__name__})", None, expected)
+    return Readiness(
+        ready=True,
+        database="ok",
+        schema_version=found,
+        expected_schema_version=expected,
+        live_workers=live,
+        queued_steps=queued,
+        warnings=[] if live else [NO_WORKER],
+    )
+
+
+def _unready(database: str, found: str | None, expected: str) -> Readiness:
+    return Readiness(
+        ready=False,
+        database=database,
+        schema_version=found,
+        expected_schema_version=expected,
+        live_workers=0,
+        queued_steps=0,
+        warnings=[],
+    )

@@ -1,0 +1,86 @@
+"""Jobs as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from crosstune.db.repositories import labels, networks, tasks
+from crosstune.db.repositories.jobs import JobRow
+from crosstune.db.repositories.networks import NetworkState
+from crosstune.db.repositories.tasks import TaskRow
+from crosstune.service import availability
+from crosstune.service.lookups import utc, utc_or_none
+from crosstune.service.schemas.common import Failure
+from crosstune.service.schemas.jobs import JobBudget, JobDetail, JobOut, JobState, JobTaskOut
+from crosstune.service.services import Services
+
+WAITING = frozenset({JobState.QUEUED, JobState.WAITING_FOR_DEVICE})
+
+
+def outlines(services: Services, connection: Connection, rows: Sequence[JobRow]) -> list[JobOut]:
+    """Jobs without their tasks, in a fixed number of queries."""
+    ids = [row.id for row in rows]
+    marks = labels.of_many(connection, rows[0].project_id, ids) if rows else {}
+    rounds = tasks.rounds_of(connection, ids)
+    return [
+        _outline(row, marks.get(row.id, {}), rounds.get(row.id, 0), _waiting_for(services, connection, row))
+        for row in rows
+    ]
+
+
+def detail(services: Services, connection: Connection, row: JobRow) -> JobDetail:
+    (outline,) = outlines(services, connection, [row])
+    return JobDetail(**dict(outline), tasks=[_task(task) for task in tasks.of_job(connection, row.id)])
+
+
+def _waiting_for(services: Services, connection: Connection, row: JobRow) -> str | None:
+    if JobState(row.state) not in WAITING:
+        return None
+    if networks.get(connection, row.network_id).state == NetworkState.IMPORTING:
+        return f"network {row.network_id} is being imported"
+    if not availability.is_live(services, connection, row.target_key):
+        return row.message or availability.no_device_text(row.target_id)
+    return row.message or None
+
+
+def _outline(row: JobRow, marks: dict[str, str], rounds: int, waiting_for: str | None) -> JobOut:
+    state = JobState(row.state)
+    failed = state is JobState.FAILED
+    return JobOut(
+        id=row.id,
+        state=state,
+        network=row.network_id,
+        target=row.target_id,
+        budget=JobBudget(trials=row.budget_trials, seconds=row.budget_s),
+        seed=row.seed,
+        priority=row.priority,
+        labels=marks,
+        trials=row.trials,
+        seconds=row.searched_s,
+        rounds=rounds,
+        untuned_latency_s=row.untuned_latency_s,
+        best_latency_s=row.best_latency_s,
+        build=row.build_id,
+        stop_reason=row.stop_reason,
+        failure=Failure(code=row.stop_reason or "failed", detail=row.message) if failed else None,
+        waiting_for=waiting_for,
+        created_at=utc(row.created_at),
+        started_at=utc_or_none(row.started_at),
+        finished_at=utc_or_none(row.ended_at),
+    )
+
+
+def _task(row: TaskRow) -> JobTaskOut:
+    return JobTaskOut(
+        workload=row.workload_sha256,
+        name=row.name,
+        weight=row.weight,
+        flops=row.flops,
+        trials=row.trials,
+        rounds=row.rounds,
+        untuned_latency_s=row.default_latency_s,
+        best_latency_s=row.best_latency_s,
+        exhausted=row.exhausted,
+    )

@@ -1,0 +1,136 @@
+"""What a job does next: another round of the most promising task, the build of its network, or nothing more.
+
+Called inside the transaction that ends a step, so that a job always has exactly one way on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from crosstune.db.repositories import builds, jobs, projects, schedules, steps, targets, tasks
+from crosstune.db.repositories.jobs import JobRow, JobState
+from crosstune.db.repositories.steps import StepKind
+from crosstune.db.repositories.tasks import TaskRow
+from crosstune.service import work
+from crosstune.tuner.allocation import TaskState, network_estimate_s, next_task
+
+TRIALS_PER_S = 4.0
+"""Turns a budget of seconds into trials when the size of a round is chosen."""
+SMALLEST_ROUND = 8
+ROUNDS_PER_TASK = 4
+"""A budget should allow about this many rounds of each task, or the search learns nothing from its first ones."""
+FRUITLESS_ROUNDS = 2
+"""A task without a single valid candidate in so many rounds is given up."""
+PEAK_FACT = "peak_flops_per_s"
+
+
+def plan_next(connection: Connection, job_id: str, round_trials: int) -> None:
+    """Add the job's next step, or end its search; the job's row is locked from here to the commit."""
+    job = jobs.lock(connection, job_id)
+    if job.ended or jobs.settle_cancelled(connection, job_id) or job.cancel_requested:
+        return
+    rows = tasks.of_job(connection, job_id)
+    reason = _budget_used(job)
+    chosen = None
+    if reason is None:
+        states = [task_state(row) for row in rows]
+        chosen = next_task(states, _peak_flops_per_s(connection, job.target_key))
+        reason = "converged" if chosen is None else None
+    if reason is None and chosen is not None:
+        _enqueue_round(connection, job, rows[chosen], round_size(job, len(rows), round_trials))
+    else:
+        _start_build(connection, job, rows, reason or "converged")
+
+
+def task_state(row: TaskRow) -> TaskState:
+    """A task as the allocation sees it; rounds without any latency yet do not count as rounds."""
+    bests_s = tuple(best for _, _, best in row.history if best is not None)
+    fruitless = row.rounds >= FRUITLESS_ROUNDS and not bests_s
+    return TaskState(
+        weight=row.weight,
+        flops=row.flops,
+        default_s=row.default_latency_s,
+        bests_s=bests_s,
+        spent_s=row.searched_s,
+        exhausted=row.exhausted or fruitless,
+    )
+
+
+def round_size(job: JobRow, task_count: int, round_trials: int) -> int:
+    """Trials of the next round: what lets each task have several rounds, within the setting and what is left."""
+    by_trials = math.inf if job.budget_trials is None else job.budget_trials
+    by_time = math.inf if job.budget_s is None else job.budget_s * TRIALS_PER_S
+    fair = min(by_trials, by_time) / (ROUNDS_PER_TASK * task_count)
+    size = round_trials if math.isinf(fair) else max(SMALLEST_ROUND, math.ceil(fair))
+    left = math.inf if job.budget_trials is None else job.budget_trials - job.trials
+    return int(max(1, min(size, round_trials, left)))
+
+
+def estimates_s(rows: Sequence[TaskRow]) -> tuple[float | None, float | None]:
+    """(untuned, best) latency of the network as the sum over its tasks; None while a task has no latency yet."""
+    states = [task_state(row) for row in rows]
+    return network_estimate_s(states, tuned=False), network_estimate_s(states)
+
+
+def _budget_used(job: JobRow) -> str | None:
+    if job.budget_trials is not None and job.trials >= job.budget_trials:
+        return "trials used"
+    if job.budget_s is not None and job.searched_s >= job.budget_s:
+        return "time used"
+    return None
+
+
+def _enqueue_round(connection: Connection, job: JobRow, task: TaskRow, trials: int) -> None:
+    steps.enqueue(
+        connection,
+        kind=StepKind.ROUND,
+        queue=work.target_queue(job.target_id),
+        project_id=job.project_id,
+        job_id=job.id,
+        target_key=job.target_key,
+        workload_key=task.workload_key,
+        priority=job.priority,
+        input={"job_id": job.id, "task_key": task.key, "trials": trials, "seed": job.seed + task.rounds},
+    )
+
+
+def _start_build(connection: Connection, job: JobRow, rows: Sequence[TaskRow], reason: str) -> None:
+    jobs.set_stop_reason(connection, job.id, reason)
+    build = builds.create(
+        connection,
+        project_id=job.project_id,
+        network_id=job.network_id,
+        target_key=job.target_key,
+        schedules=pinned(connection, job.project_id, job.target_key, [row.workload_key for row in rows]),
+        job_id=job.id,
+    )
+    jobs.set_build(connection, job.id, build.id)
+    jobs.transition(connection, job.id, JobState.BUILDING)
+    work.enqueue_build(connection, build)
+
+
+def pinned(
+    connection: Connection, project_id: str, target_key: int, workload_keys: Sequence[int]
+) -> list[dict[str, object]]:
+    """The best schedules known now, as a build stores them: record, workload, schedule and latency."""
+    project = projects.get(connection, project_id)
+    found = schedules.best(connection, target_key, workload_keys, project.key)
+    return [
+        {
+            "record": best.record_id,
+            "workload": best.source_workload_sha256,
+            "schedule_sha256": best.schedule_sha256,
+            "latency_s": best.latency_s,
+        }
+        for best in found.values()
+    ]
+
+
+def _peak_flops_per_s(connection: Connection, target_key: int) -> float | None:
+    for fact in targets.facts_of(connection, target_key):
+        if fact.attribute == PEAK_FACT:
+            return float(fact.value)
+    return None

@@ -1,0 +1,61 @@
+"""Records: the verdict on one schedule of one workload on one target."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from crosstune.service.schemas.common import Out, Time
+
+
+class ExportFormat(StrEnum):
+    NDJSON = "ndjson"
+
+
+class RecordOut(Out):
+    id: str
+    target: str
+    workload: str
+    schedule: str = Field(description="Identity of the schedule (sha256).")
+    latency_s: float | None = Field(None, description="Median; absent when the schedule failed.")
+    quality: str | None = None
+    status: str = Field(description="valid, provisional, imported or withdrawn")
+    invalidity: str | None = Field(None, description="Why there is no latency.")
+    permanent: bool = Field(description="True when the schedule is never tried again.")
+    source: str = Field(description="search, transfer, default or import")
+    tvm_version: str
+    measurements: int = Field(description="Attempts behind the verdict.")
+    updated_at: Time
+
+
+class ExportedMeasurement(Out):
+    """One attempt behind a record."""
+
+    latencies_s: list[float]
+    quality: str
+    status: str
+    invalidity: str | None
+    detail: str
+    conditions: dict[str, Any]
+    measured_at: float = Field(description="UTC, seconds since the epoch.")
+
+
+class ExportedRecord(Out):
+    """One line of an NDJSON export: a record with its trace and every attempt to measure it."""
+
+    record: str
+    target: str
+    workload: str
+    workload_name: str
+    tvm_version: str
+    schedule: str
+    status: str
+    latency_s: float | None
+    quality: str | None
+    invalidity: str | None
+    source: str
+    created_at: float = Field(description="UTC, seconds since the epoch.")
+    trace: list[Any]
+    measurements: list[ExportedMeasurement]

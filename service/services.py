@@ -1,0 +1,59 @@
+"""What lives as long as the process: settings, database, artifact store, event hub, the caller's project."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from sqlalchemy import Engine
+
+from crosstune.db.engine import create_engine, reading
+from crosstune.db.repositories import projects
+from crosstune.service.hub import Hub
+from crosstune.service.machine import Hardware
+from crosstune.service.principal import Principal, Scope
+from crosstune.service.settings import Settings
+from crosstune.service.store import Store
+
+WORKER_LIVE_LEASES = 2.0
+"""A worker counts as live for this many leases after its last heartbeat."""
+
+
+class Services:
+    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+        self.settings = settings
+        self._owns_engine = engine is None
+        self.engine = engine if engine is not None else create_engine(settings.database_url)
+        self.hub = Hub(self.engine, settings.events_poll_s)
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.settings.data_dir)
+
+    @cached_property
+    def hardware(self) -> Hardware:
+        return Hardware(self.settings.data_dir / "children-api")
+
+    @cached_property
+    def default_principal(self) -> Principal:
+        """Whoever calls over loopback, while there are no keys: the project `default` with every scope."""
+        with reading(self.engine) as connection:
+            project = projects.get(connection)
+        return Principal(project.id, project.key, project.name, frozenset(Scope))
+
+    @property
+    def live_s(self) -> float:
+        """Seconds after its last heartbeat for which a worker counts as live."""
+        return WORKER_LIVE_LEASES * self.settings.lease_s
+
+    def open(self) -> None:
+        """Get ready to serve; raises SchemaOutdated, whose text names the command that helps."""
+        from crosstune.db import migrate  # Alembic is a third of the time that importing the application takes
+
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        migrate.require_head(self.engine)
+        _ = self.default_principal, self.store
+
+    def close(self) -> None:
+        self.hardware.close()
+        if self._owns_engine:
+            self.engine.dispose()

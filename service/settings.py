@@ -1,0 +1,162 @@
+"""Settings: typed, read once at the start from CROSSTUNE_* variables or a TOML file, and passed in from there.
+
+Order of precedence: arguments, environment, the file that CROSSTUNE_CONFIG names, defaults. `docs/settings.md` lists
+all of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from crosstune.tuner.contracts import CrosstuneError
+
+CONFIG_VARIABLE = "CROSSTUNE_CONFIG"
+PREFIX = "CROSSTUNE_"
+
+
+class SettingsRefused(CrosstuneError):
+    """A setting that cannot be used; the text names it and says what would be right."""
+
+
+def default_data_dir() -> Path:
+    """The platform's usual folder for a user's application data."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "crosstune"
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "crosstune"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir, description="Folder of the SQLite database and the artifacts."
+    )
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; empty: SQLite in the data folder. PostgreSQL: postgresql+psycopg://..."
+    )
+    redis_url: str | None = Field(
+        None, description="Reserved for waking workers of other processes through Redis; must be empty for now."
+    )
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on. Only loopback is accepted while there are no keys."
+    )
+    port: int = Field(8642, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host headers that are answered, without port, separated by commas.",
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Web origins besides the service's own that may call it, separated by commas."
+    )
+    max_upload_bytes: int = Field(512 * 2**20, ge=1024, description="Largest network upload, in bytes.")
+    max_json_bytes: int = Field(2**20, ge=1024, description="Largest JSON body, in bytes.")
+    embedded_worker: bool = Field(True, description="Run a worker for this machine inside the service process.")
+    round_trials: int = Field(32, ge=1, le=1024, description="Candidates measured per round of one task.")
+    lease_s: float = Field(
+        15.0, gt=0, description="Seconds after which the work of a silent worker is taken over; renewed at a third."
+    )
+    sweep_s: float = Field(2.0, gt=0, description="Seconds between looks for work that waits.")
+    build_timeout_s: float = Field(10.0, gt=0, description="Seconds after which compiling one candidate is given up.")
+    run_timeout_s: float = Field(10.0, gt=0, description="Seconds after which measuring one candidate is given up.")
+    import_timeout_s: float = Field(300.0, gt=0, description="Seconds after which importing a network is given up.")
+    deploy_timeout_s: float = Field(900.0, gt=0, description="Seconds after which building a network is given up.")
+    builders: int = Field(
+        default_factory=lambda: max(1, min(os.cpu_count() or 1, 16)),
+        ge=1,
+        le=256,
+        description="Candidates compiled at the same time; the machine's CPUs (at most 16) unless told.",
+    )
+    events_poll_s: float = Field(0.25, gt=0, description="Seconds between looks for new events to stream.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+
+    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(part.strip().lower() for part in value.split(",") if part.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("host")
+    @classmethod
+    def _loopback_only(cls, host: str) -> str:
+        if not is_loopback(host):
+            raise ValueError(
+                f"{host!r} is reachable from other machines, and there are no API keys yet to protect it; "
+                "use 127.0.0.1, ::1 or localhost, and an SSH tunnel from elsewhere"
+            )
+        return host
+
+    @field_validator("redis_url")
+    @classmethod
+    def _no_redis_yet(cls, url: str | None) -> str | None:
+        if url:
+            raise ValueError("Redis is not supported by this version; leave it empty to use the in-process queue")
+        return None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _database_in_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+        folder = Path(values.get("data_dir") or default_data_dir()).expanduser().absolute()
+        url = values.get("database_url") or f"sqlite:///{folder / 'crosstune.db'}"
+        return {**values, "data_dir": folder, "database_url": url}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get(CONFIG_VARIABLE)
+        if not path:
+            return init_settings, env_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+
+def is_loopback(host: str) -> bool:
+    """True when only this machine can reach `host` (a name other than localhost is never trusted)."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Read the settings once; raises SettingsRefused, whose text names the setting and what would be right."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    if path and not Path(path).is_file():
+        raise SettingsRefused(f"{CONFIG_VARIABLE} names {path!r}, which is not a file")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [_explained(item) for item in error.errors(include_url=False)]
+        raise SettingsRefused("; ".join(lines)) from error
+    except ValueError as error:
+        raise SettingsRefused(f"the settings cannot be read: {error}") from error
+
+
+def _explained(item: Any) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    return f"{name} ({PREFIX}{name.upper()}): {item['msg'].removeprefix('Value error, ')}"

@@ -1,0 +1,143 @@
+"""Build step: a network and its pinned schedules become a verified artifact, or a refusal."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from crosstune.db.engine import reading, retrying
+from crosstune.db.repositories import (
+    artifacts,
+    builds,
+    events,
+    jobs,
+    listing,
+    networks,
+    projects,
+    steps,
+    targets,
+)
+from crosstune.db.repositories.builds import BuildRow
+from crosstune.db.repositories.jobs import JobState
+from crosstune.db.repositories.steps import Claim
+from crosstune.service.heart import Held
+from crosstune.service.steps.context import WorkerContext
+from crosstune.service.store import Stored
+from crosstune.tuner import archive, deploy
+from crosstune.tuner.contracts import BuildOutcome, BuildRequest, PinnedSchedule, TargetSpec
+from crosstune.tuner.tvm_adapter.preload import TVM_VERSION
+
+ARTIFACT_KIND = "build"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInput:
+    build: BuildRow
+    network: Path
+    request: BuildRequest
+    project: str
+
+
+def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
+    with reading(context.engine) as connection:
+        given = _gather(context, connection, claim)
+    folder = Path(given.request.output_folder)
+    try:
+        with held.on_stop(context.template.kill_children):
+            outcome = _build(context, held, given.request)
+        stored = None
+        if outcome.refused is None:
+            packed = archive.pack(folder, folder.with_suffix(".tar"))
+            stored = context.store.put_file(given.project, ARTIFACT_KIND, packed)
+        retrying(context.engine, lambda connection: _store(connection, claim, given.build, outcome, stored))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_suffix(".tar").unlink(missing_ok=True)
+
+
+def _build(context: WorkerContext, held: Held, request: BuildRequest) -> BuildOutcome:
+    compiled = deploy.compile_network(context.template, request)
+    verification = deploy.verify(context.template, compiled)
+    timings = None
+    if verification.refused is None:
+        with context.measuring(held):
+            timings = deploy.time_network(context.template, compiled)
+    return deploy.finish(compiled, verification, timings)
+
+
+def _gather(context: WorkerContext, connection: Connection, claim: Claim) -> BuildInput:
+    build = builds.get(connection, claim.input["build_id"])
+    network = networks.get(connection, build.network_id)
+    project = projects.get(connection, build.project_id)
+    assert network.artifact_id is not None, "a network in use keeps its bytes"
+    path = context.store.path(artifacts.get(connection, network.artifact_id).uri)
+    pinned = []
+    for pin in build.schedules:
+        record = listing.get(connection, pin["record"], project.key)
+        pinned.append(PinnedSchedule(record.workload_sha256, record.trace, record.schedule_sha256, record.latency_s))
+    folder = context.settings.data_dir / "building" / f"{build.id}-{claim.attempt}"
+    folder.mkdir(parents=True, exist_ok=True)
+    request = BuildRequest(
+        target=TargetSpec.from_json(targets.get_by_key(connection, build.target_key).spec),
+        network_path=str(path),
+        shapes={name: tuple(shape) for name, shape in network.shapes.items()},
+        schedules=tuple(pinned),
+        output_folder=str(folder),
+        seed=0,
+        timeout_s=context.settings.deploy_timeout_s,
+    )
+    return BuildInput(build, path, request, project.name)
+
+
+def _store(connection: Connection, claim: Claim, build: BuildRow, outcome: BuildOutcome, stored: Stored | None) -> None:
+    steps.finish(connection, claim)
+    artifact_id = None
+    if stored is not None:
+        artifact_id = artifacts.add(
+            connection,
+            project_id=build.project_id,
+            sha256=stored.sha256,
+            kind=ARTIFACT_KIND,
+            size_bytes=stored.size_bytes,
+            uri=stored.uri,
+            owner=build.id,
+        ).id
+    builds.finish(
+        connection,
+        build.id,
+        manifest=outcome.manifest,
+        tvm_version=TVM_VERSION,
+        artifact_id=artifact_id,
+        tuned_latency_s=outcome.tuned_latency_s,
+        untuned_latency_s=outcome.untuned_latency_s,
+        reference_latency_s=outcome.reference_latency_s,
+        largest_error=outcome.largest_error,
+        refused=outcome.refused,
+    )
+    if build.job_id is not None:
+        _end_job(connection, build.job_id, build.id, outcome)
+
+
+def _end_job(connection: Connection, job_id: str, build_id: str, outcome: BuildOutcome) -> None:
+    if jobs.settle_cancelled(connection, job_id):
+        return
+    events.append(
+        connection,
+        job_id,
+        "build",
+        {
+            "build": build_id,
+            "tuned_latency_s": outcome.tuned_latency_s,
+            "untuned_latency_s": outcome.untuned_latency_s,
+            "reference_latency_s": outcome.reference_latency_s,
+            "largest_error": outcome.largest_error,
+            "refused": outcome.refused,
+        },
+    )
+    if outcome.refused is None:
+        jobs.transition(connection, job_id, JobState.SUCCEEDED, message="")
+    else:
+        jobs.end_failed(connection, job_id, "build-refused", outcome.refused)

@@ -1,0 +1,126 @@
+"""What the work of a step may use: database, files, this machine's children, its device."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from crosstune.tuner.builder import Builder
+from crosstune.tuner.runner import Runner
+from crosstune.tuner.search import Searcher
+from crosstune.tuner.targets import Machine, detect_machine
+from sqlalchemy import Engine
+
+from crosstune.db.engine import reading, retrying
+from crosstune.db.repositories import devices, targets
+from crosstune.db.repositories.steps import Claim
+from crosstune.service.heart import Heart, Held
+from crosstune.service.settings import Settings
+from crosstune.service.store import Store
+from crosstune.tuner.child import Template
+from crosstune.tuner.rounds import RoundRunner
+
+MOST_TARGETS = 1000
+REFERENCE_FACT = "reference_kernel_s"
+DEVICE_POLL_S = 0.05
+"""How often a worker that waits for the device looks whether it is free."""
+
+
+class Stopped(Exception):
+    """The work ended early because its step was cancelled, lost, or the worker shuts down; nothing went wrong."""
+
+
+@dataclass(slots=True, frozen=True)
+class Identity:
+    """This worker as the database knows it."""
+
+    worker_id: str
+    worker_key: int
+    owner: str
+    """The name on leases: worker id, unique per process."""
+    host: str
+    device_id: str
+    device_key: int
+
+
+@dataclass
+class WorkerContext:
+    settings: Settings
+    engine: Engine
+    store: Store
+    heart: Heart
+    identity: Identity
+    template_folder: Path
+    template_lock: threading.Lock = field(default_factory=threading.Lock)
+    _template: Template | None = None
+
+    @property
+    def template(self) -> Template:
+        """The process that children are forked from, started when first needed."""
+        with self.template_lock:
+            if self._template is None:
+                self._template = Template.start(folder=self.template_folder)
+            return self._template
+
+    @cached_property
+    def machine(self) -> Machine:
+        return detect_machine(self.template)
+
+    @cached_property
+    def rounds(self) -> RoundRunner:
+        settings = self.settings
+        return RoundRunner(
+            searcher=Searcher(self.template),
+            builder=Builder(self.template, settings.builders, settings.build_timeout_s),
+            runner=Runner(self.template, settings.run_timeout_s, self._known_references_s()),
+        )
+
+    def _known_references_s(self) -> dict[str, float]:
+        """Latency of the reference kernel by target, where the target was calibrated."""
+        found = {}
+        with reading(self.engine) as connection:
+            for target in targets.list_page(connection, MOST_TARGETS):
+                for fact in targets.facts_of(connection, target.key):
+                    if fact.attribute == REFERENCE_FACT:
+                        found[target.identity] = float(fact.value)
+        return found
+
+    def close(self) -> None:
+        """End all children."""
+        if "rounds" in self.__dict__:
+            self.rounds.close()
+        with self.template_lock:
+            if self._template is not None:
+                self._template.close()
+                self._template = None
+
+    @contextmanager
+    def measuring(self, held: Held) -> Iterator[None]:
+        """Hold this machine's device: one measures at a time, whatever the target. Raises Stopped while waiting."""
+        lease = None
+        while lease is None:
+            if held.should_stop():
+                raise Stopped
+            lease = retrying(
+                self.engine,
+                lambda connection: devices.acquire(
+                    connection, self.identity.device_id, self.identity.owner, self.settings.lease_s
+                ),
+            )
+            if lease is None:
+                time.sleep(DEVICE_POLL_S)
+        taken = lease
+        try:
+            with self.heart.holding_device(taken):
+                yield
+        finally:
+            retrying(self.engine, lambda connection: devices.release(connection, taken))
+
+
+Execute = Callable[[WorkerContext, Claim, Held], None]
+"""The work of one kind of step. It finishes its claim itself, in the transaction that stores its results."""

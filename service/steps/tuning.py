@@ -1,0 +1,261 @@
+"""Round step: one round of one task of a job; a round without a task only plans the job's first one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from crosstune.cost_model.features import FEATURE_LAYOUT
+from crosstune.db.engine import reading, retrying
+from crosstune.db.repositories import events, jobs, projects, records, schedules, steps, targets, tasks, workloads
+from crosstune.db.repositories.jobs import JobState
+from crosstune.db.repositories.records import NewCandidate, NewMeasurement
+from crosstune.db.repositories.schedules import KnownRecord
+from crosstune.db.repositories.steps import Claim
+from crosstune.db.repositories.tasks import TaskRow
+from crosstune.service import planning
+from crosstune.service.heart import Held
+from crosstune.service.steps.context import WorkerContext
+from crosstune.tuner.contracts import (
+    Attempt,
+    CandidateResult,
+    Invalidity,
+    KnownSchedule,
+    Quality,
+    RoundRequest,
+    RoundResult,
+    TargetSpec,
+    TrainingExample,
+    Workload,
+)
+
+EXAMPLES = 1500
+"""Newest measured programs of the target that the ranker learns from: trains in some tenths of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundInput:
+    task: TaskRow
+    request: RoundRequest
+
+
+def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
+    if "task_key" not in claim.input:
+        retrying(context.engine, lambda connection: _plan_first(context, connection, claim))
+        return
+    started_s = time.monotonic()
+    with reading(context.engine) as connection:
+        given = _gather(context, connection, claim)
+    result = context.rounds.run(given.request, lambda: context.measuring(held), held.should_stop)
+    gone_s = time.monotonic() - started_s
+    retrying(context.engine, lambda connection: _store(context, connection, claim, given, result, gone_s))
+
+
+def _plan_first(context: WorkerContext, connection: Connection, claim: Claim) -> None:
+    assert claim.job_id is not None
+    steps.finish(connection, claim)
+    job = jobs.get(connection, claim.job_id)
+    if job.ended or job.cancel_requested:
+        jobs.settle_cancelled(connection, job.id)
+        return
+    jobs.transition(connection, job.id, JobState.RUNNING, message="")
+    _remember(connection, job.id, job.target_key, projects.get(connection, job.project_id).key)
+    planning.plan_next(connection, job.id, context.settings.round_trials)
+
+
+def _remember(connection: Connection, job_id: str, target_key: int, project_key: int) -> None:
+    """Tasks that were tuned on this target before start from what is known."""
+    rows = tasks.of_job(connection, job_id)
+    best = schedules.best(connection, target_key, [row.workload_key for row in rows], project_key)
+    default_s = schedules.defaults(connection, target_key, [row.workload_key for row in rows])
+    for row in rows:
+        known = best.get(row.workload_key)
+        tasks.know(
+            connection,
+            row.key,
+            best_latency_s=known.latency_s if known else None,
+            default_latency_s=default_s.get(row.workload_key),
+        )
+
+
+def _gather(context: WorkerContext, connection: Connection, claim: Claim) -> RoundInput:
+    task = tasks.get(connection, claim.input["task_key"])
+    assert claim.target_key is not None
+    target = targets.get_by_key(connection, claim.target_key)
+    request = round_request(
+        connection,
+        target=TargetSpec.from_json(target.spec),
+        target_key=target.key,
+        workload_key=task.workload_key,
+        trials=claim.input["trials"],
+        # Every attempt draws anew, or a candidate that kills the search would be met again.
+        seed=claim.input["seed"] + 1_000_003 * claim.attempt,
+        build_timeout_s=context.settings.build_timeout_s,
+        run_timeout_s=context.settings.run_timeout_s,
+    )
+    return RoundInput(task, request)
+
+
+def round_request(
+    connection: Connection,
+    *,
+    target: TargetSpec,
+    target_key: int,
+    workload_key: int,
+    trials: int,
+    seed: int,
+    build_timeout_s: float,
+    run_timeout_s: float,
+) -> RoundRequest:
+    """A round with everything that the database knows of the workload and of programs on the target."""
+    known = schedules.known(connection, target_key, workload_key, FEATURE_LAYOUT)
+    examples = schedules.examples(connection, target_key, FEATURE_LAYOUT, EXAMPLES)
+    return RoundRequest(
+        target=target,
+        workload=load_workload(connection, workload_key),
+        known=tuple(_known(record) for record in known),
+        examples=tuple(TrainingExample(one.group, one.features, one.latency_s) for one in examples),
+        trials=trials,
+        seed=seed,
+        build_timeout_s=build_timeout_s,
+        run_timeout_s=run_timeout_s,
+    )
+
+
+def load_workload(connection: Connection, workload_key: int) -> Workload:
+    row = workloads.get_by_key(connection, workload_key)
+    return Workload(
+        sha256=row.sha256,
+        version_free_key=row.version_free_key,
+        name=row.name,
+        module=workloads.module_of(connection, workload_key),
+        flops=row.flops,
+        args=tuple((dtype, tuple(shape)) for dtype, shape in row.args),
+        output_count=row.output_count,
+        tvm_version=row.tvm_version,
+        pipeline_version=row.pipeline_version,
+    )
+
+
+def _known(record: KnownRecord) -> KnownSchedule:
+    return KnownSchedule(
+        trace=record.trace,
+        schedule_sha256=record.schedule_sha256,
+        latency_s=record.latency_s,
+        quality=Quality(record.quality) if record.quality else None,
+        invalidity=Invalidity(record.invalidity) if record.invalidity else None,
+        features=record.features,
+        module_sha256=record.module_sha256,
+    )
+
+
+def _store(
+    context: WorkerContext, connection: Connection, claim: Claim, given: RoundInput, result: RoundResult, gone_s: float
+) -> None:
+    """One transaction: flip the step, store what was measured, count it, tell of it, plan what comes next."""
+    assert claim.job_id is not None and claim.target_key is not None
+    started_s = time.monotonic()
+    steps.finish(connection, claim)
+    task = given.task
+    project = projects.get(connection, claim.project_id)
+    store_candidates(context, connection, claim, task.workload_key, project.key, result.candidates)
+    best = schedules.best(connection, claim.target_key, [task.workload_key], project.key).get(task.workload_key)
+    default_s = schedules.defaults(connection, claim.target_key, [task.workload_key]).get(task.workload_key)
+    counted = tasks.count_round(
+        connection,
+        task.key,
+        trials=len(result.candidates),
+        searched_s=gone_s,
+        best_latency_s=best.latency_s if best else None,
+        default_latency_s=default_s,
+        exhausted=result.exhausted,
+    )
+    untuned_s, best_s = planning.estimates_s(tasks.of_job(connection, claim.job_id))
+    job = jobs.count(
+        connection,
+        claim.job_id,
+        trials=len(result.candidates),
+        searched_s=gone_s,
+        untuned_latency_s=untuned_s,
+        best_latency_s=best_s,
+    )
+    events.append(
+        connection,
+        claim.job_id,
+        "round",
+        {
+            "task": task.position,
+            "name": task.name,
+            "workload": task.workload_sha256,
+            "trials": len(result.candidates),
+            "valid": sum(_valid(candidate.attempts) for candidate in result.candidates),
+            "task_trials": counted.trials,
+            "job_trials": job.trials,
+            "searched_s": job.searched_s,
+            "best_latency_s": counted.best_latency_s,
+            "default_latency_s": counted.default_latency_s,
+            "network_best_s": job.best_latency_s,
+            "network_untuned_s": job.untuned_latency_s,
+            "exhausted": counted.exhausted,
+            "timings_s": {**result.timings_s, "store": time.monotonic() - started_s},
+            "reference_s": result.reference_s,
+        },
+    )
+    planning.plan_next(connection, claim.job_id, context.settings.round_trials)
+
+
+def _valid(attempts: Sequence[Attempt]) -> bool:
+    return bool(attempts) and attempts[-1].invalidity is None
+
+
+def store_candidates(
+    context: WorkerContext,
+    connection: Connection,
+    claim: Claim,
+    workload_key: int,
+    project_key: int,
+    candidates: Sequence[CandidateResult],
+) -> None:
+    """Every attempt as a measurement, and the records judged anew."""
+    assert claim.target_key is not None
+    identity = context.identity
+    records.store(
+        connection,
+        target_key=claim.target_key,
+        workload_key=workload_key,
+        project_key=project_key,
+        candidates=[
+            NewCandidate(
+                schedule_sha256=candidate.schedule_sha256,
+                trace=candidate.trace,
+                module_sha256=candidate.module_sha256,
+                features=candidate.features,
+                feature_layout=FEATURE_LAYOUT if candidate.features is not None else None,
+                predicted_score=candidate.predicted_score,
+                source=candidate.source,
+                measurements=tuple(
+                    measurement(attempt, identity.device_key, identity.worker_key, claim)
+                    for attempt in candidate.attempts
+                ),
+            )
+            for candidate in candidates
+        ],
+    )
+
+
+def measurement(attempt: Attempt, device_key: int, worker_key: int, claim: Claim | None) -> NewMeasurement:
+    return NewMeasurement(
+        latencies_s=attempt.latencies_s,
+        quality=attempt.quality,
+        status="disturbed" if attempt.disturbed else "valid",
+        invalidity=attempt.invalidity,
+        detail=attempt.detail,
+        conditions=attempt.conditions,
+        device_key=device_key,
+        worker_key=worker_key,
+        step_key=claim.step_key if claim else None,
+        attempt=claim.attempt if claim else 1,
+    )

@@ -1,0 +1,71 @@
+"""Which steps a request makes, on which queue: the one place that knows the inputs of steps.
+
+| kind | queue | input |
+|---|---|---|
+| import | `crosstune` | network_id |
+| round | `hw.<target id>` | job_id; the worker picks the task |
+| build_network | `hw.<target id>` | build_id |
+| calibrate | `hw.<target id>` | target_id, device_id |
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection
+
+from crosstune.db.repositories import steps
+from crosstune.db.repositories.builds import BuildRow
+from crosstune.db.repositories.jobs import JobRow
+from crosstune.db.repositories.steps import StepKind
+
+GENERAL_QUEUE = "crosstune"
+"""Work that any machine can do."""
+
+
+def target_queue(target_id: str) -> str:
+    """Work that needs a device of this target."""
+    return f"hw.{target_id}"
+
+
+def enqueue_import(connection: Connection, project_id: str, network_id: str) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.IMPORT,
+        queue=GENERAL_QUEUE,
+        project_id=project_id,
+        subject=network_id,
+        input={"network_id": network_id},
+    )
+
+
+def enqueue_round(connection: Connection, job: JobRow) -> str:
+    """The job's first round, or the next after a resume."""
+    return steps.enqueue(
+        connection,
+        kind=StepKind.ROUND,
+        queue=target_queue(job.target_id),
+        project_id=job.project_id,
+        job_id=job.id,
+        priority=job.priority,
+        input={"job_id": job.id},
+    )
+
+
+def enqueue_build(connection: Connection, build: BuildRow) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.BUILD_NETWORK,
+        queue=target_queue(build.target_id),
+        project_id=build.project_id,
+        subject=build.id,
+        input={"build_id": build.id},
+    )
+
+
+def enqueue_calibrate(connection: Connection, project_id: str, target_id: str, device_id: str) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.CALIBRATE,
+        queue=target_queue(target_id),
+        project_id=project_id,
+        input={"target_id": target_id, "device_id": device_id},
+    )

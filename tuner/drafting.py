@@ -1,0 +1,172 @@
+"""Which drafts to look at next: bred on a model over decisions, children of the best records, and random ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+from crosstune.cost_model.baselines.draft_ranker import DraftRanker
+from crosstune.tuner.contracts import Invalidity, KnownSchedule, sha256_json
+from crosstune.tuner.drafts import Draft, Space, instructions_key, vectors
+
+LISTED_SIZE = 256
+"""Spaces with at most this many drafts in all are gone through one by one."""
+RANDOM_SHARE, CHILDREN_SHARE = 0.15, 0.15
+"""Drafts that ignore the model although it is informed: drawn at random, and children of the best records."""
+POPULATION, CHILDREN, GENERATIONS = 128, 384, 3
+PARENTS = 32
+MATING = 0.25
+BORROWED_SPACES = 8
+VECTOR_WIDTH = 128
+
+
+class Drafter:
+    """Drafts of one workload for one round, from what is known of it. `tried` drafts do not come again."""
+
+    def __init__(
+        self,
+        spaces: Sequence[Space],
+        known: Sequence[KnownSchedule],
+        tried: set[Draft],
+        random: Random,
+    ) -> None:
+        self.spaces = [*spaces, *borrowed_spaces(spaces, known)]
+        self._tried, self._random = tried, random
+        self._by_key = {space.key: index for index, space in enumerate(self.spaces)}
+        self._parents = self._fastest(known)
+        self._width = min(VECTOR_WIDTH, 1 + max((space.width for space in self.spaces), default=0))
+        self._model = self._fitted(known)
+        self._bred: list[Draft] | None = None
+
+    def more(self, count: int, unwanted: set[str]) -> list[Draft]:
+        """At most `count` drafts whose schedules are not among the hashes in `unwanted`; none when the space is dry."""
+        if sum(space.size for space in self.spaces) <= LISTED_SIZE:
+            listed = [Draft(index, made) for index, space in enumerate(self.spaces) for made in space.all()]
+            self._random.shuffle(listed)
+            found = self._new_ones(listed, count, unwanted)
+        else:
+            children, drawn = self._shares(count)
+            found = self._new_ones(self._breed(), count - children - drawn, unwanted)
+            found += self._new_ones([self._child(self._parents) for _ in range(4 * children)], children, unwanted)
+            missing = count - len(found)
+            found += self._new_ones([self._drawn() for _ in range(4 * missing)], missing, unwanted)
+        return found
+
+    def _shares(self, count: int) -> tuple[int, int]:
+        """(children of records, random drafts); the rest is bred on the model."""
+        if not self._parents:
+            return 0, count
+        if not self._model.informed:
+            return count // 2, count - count // 2
+        return math.ceil(count * CHILDREN_SHARE), math.ceil(count * RANDOM_SHARE)
+
+    def _new_ones(self, drafts: Sequence[Draft], count: int, unwanted: set[str]) -> list[Draft]:
+        new: list[Draft] = []
+        given: set[Draft] = set()
+        for draft in drafts:
+            if len(new) >= count:
+                break
+            if draft in self._tried or draft in given:
+                continue
+            given.add(draft)
+            if draft.settled:  # an open one may become another schedule each time
+                self._tried.add(draft)
+                if sha256_json(self.spaces[draft.space].trace(draft.decisions)) in unwanted:
+                    continue
+            new.append(draft)
+        return new
+
+    def _drawn(self) -> Draft:
+        index = self._random.randrange(len(self.spaces))
+        return Draft(index, self.spaces[index].draw(self._random))
+
+    def _child(self, parents: Sequence[Draft]) -> Draft:
+        """A mutated, at times crossed, draft; the front of `parents` is preferred."""
+        parent = parents[min(int(self._random.expovariate(4 / len(parents))), len(parents) - 1)]
+        space, decisions = self.spaces[parent.space], parent.decisions
+        if self._random.random() < MATING:
+            mate = self._random.choice(parents[:PARENTS])
+            if mate.space == parent.space:
+                decisions = space.mix(decisions, mate.decisions, self._random)
+        if decisions == parent.decisions or self._random.random() < 0.5:
+            decisions = space.change(decisions, self._random)
+        return Draft(parent.space, decisions)
+
+    def _breed(self) -> list[Draft]:
+        """An evolution on the model alone, once a round; the best drafts first, none while the model is uninformed."""
+        if self._bred is None:
+            self._bred = []
+            if self._model.informed:
+                drawn = [self._drawn() for _ in range(POPULATION)]
+                population = self._best([*self._parents, *drawn])
+                for _ in range(GENERATIONS):
+                    population = self._best([*population, *[self._child(population) for _ in range(CHILDREN)]])
+                self._bred = population
+        return self._bred
+
+    def _best(self, drafts: Sequence[Draft]) -> list[Draft]:
+        unique = list(dict.fromkeys(drafts))
+        scores = self._model.score(vectors(self.spaces, unique, self._width))
+        order = sorted(range(len(unique)), key=lambda position: -scores[position])
+        return [unique[position] for position in order[:POPULATION]]
+
+    def _draft_of(self, known: KnownSchedule) -> Draft | None:
+        index = self._by_key.get(instructions_key(known.trace))
+        if index is None or not self.spaces[index].slots:
+            return None
+        return Draft(index, self.spaces[index].decisions_of(known.trace))
+
+    def _fastest(self, known: Sequence[KnownSchedule]) -> list[Draft]:
+        drafts = [self._draft_of(each) for each in by_latency(known)]
+        return [draft for draft in drafts if draft is not None][:PARENTS]
+
+    def _fitted(self, known: Sequence[KnownSchedule]) -> DraftRanker:
+        drafts, latencies_s = [], []
+        for each in known:
+            draft = self._draft_of(each) if has_verdict(each) else None
+            if draft is not None:
+                drafts.append(draft)
+                latencies_s.append(each.latency_s)
+        model = DraftRanker(self._random.randrange(2**30))
+        model.fit(vectors(self.spaces, drafts, self._width), latencies_s)
+        return model
+
+
+def by_latency(known: Sequence[KnownSchedule]) -> list[KnownSchedule]:
+    """The measured ones, the fastest first."""
+    return sorted((each for each in known if each.latency_s is not None), key=lambda each: each.latency_s or 0.0)
+
+
+def is_seed(known: KnownSchedule) -> bool:
+    """Never tried here: it comes from another target or a near workload."""
+    return known.latency_s is None and known.invalidity is None
+
+
+def has_verdict(known: KnownSchedule) -> bool:
+    """Measured, or failed in a way that another attempt would not change."""
+    return known.latency_s is not None or (known.invalidity is not None and known.invalidity.permanent)
+
+
+def unwanted_hashes(known: Sequence[KnownSchedule]) -> set[str]:
+    """Hashes of schedules and programs that must not be proposed: all that were tried, whatever came of it.
+
+    A lost device says nothing about the schedule, so such ones may come up again.
+    """
+    tried = [each for each in known if not is_seed(each) and each.invalidity is not Invalidity.DEVICE_LOST]
+    return {found for each in tried for found in (each.schedule_sha256, each.module_sha256) if found is not None}
+
+
+def borrowed_spaces(own: Sequence[Space], known: Sequence[KnownSchedule]) -> list[Space]:
+    """Fast schedules made of other instructions than our design spaces (from elsewhere) open spaces of their own."""
+    keys = {space.key for space in own}
+    found: list[Space] = []
+    for each in by_latency(known)[: 4 * BORROWED_SPACES]:
+        key = instructions_key(each.trace)
+        if key in keys or len(found) == BORROWED_SPACES:
+            continue
+        keys.add(key)
+        space = Space(each.trace)
+        if space.slots:
+            found.append(space)
+    return found

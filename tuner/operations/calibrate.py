@@ -1,0 +1,40 @@
+"""Child side: measure what this machine can do under a target: arithmetic peak, memory bandwidth, parallel loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crosstune.tuner.contracts import TargetSpec
+from crosstune.tuner.tvm_adapter import kernels, timing
+
+TILES_PER_CORE = 200
+REPEATS = 10
+LEAST_S = 0.3
+LEAST_TRIAD_BYTES = 128 * 2**20
+TRIAD_CACHES = 4
+"""The arrays are this many times the last-level cache, so that they stream from memory."""
+
+
+def run(payload: dict[str, Any]) -> dict[str, float]:
+    """Measure for a second or two, alone on the device.
+
+    payload: target, vector_bits, last_cache_bytes
+    Answers peak_flops_per_s (float32), memory_bytes_per_s (streaming), parallel_loop_s, reference_kernel_s.
+    """
+    spec = TargetSpec.from_json(payload["target"])
+    timing.start_threads(spec.cores)
+    peak = kernels.multiply_add_tiles(spec, payload["vector_bits"] // 8, TILES_PER_CORE)
+    elements = max(LEAST_TRIAD_BYTES, TRIAD_CACHES * payload["last_cache_bytes"]) // 12
+    elements -= elements % (16 * spec.cores)
+    stream = kernels.triad(spec, elements)
+    return {
+        "peak_flops_per_s": peak.flops / _seconds(peak),
+        "memory_bytes_per_s": stream.bytes_moved / _seconds(stream),
+        "parallel_loop_s": _seconds(kernels.empty_parallel_loop(spec)),
+        "reference_kernel_s": _seconds(kernels.reference_matmul(spec)),
+    }
+
+
+def _seconds(fixed: kernels.FixedKernel) -> float:
+    arrays = timing.timing_arrays(fixed.args, 1, seed=1)
+    return timing.time_steadily(fixed.kernel, arrays, REPEATS, LEAST_S)

@@ -1,0 +1,19 @@
+"""Child side of a round's search: JSON in, JSON out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crosstune.tuner.search import proposal_to_json, request_from_json
+from crosstune.tuner.tvm_adapter import search
+
+
+def propose(payload: dict[str, Any]) -> dict[str, Any]:
+    """See `crosstune.tuner.search.propose`."""
+    found = search.propose(request_from_json(payload))
+    return {
+        "candidates": [proposal_to_json(candidate) for candidate in found.candidates],
+        "exhausted": found.exhausted,
+        "reason": found.reason,
+        "timings_s": found.timings_s,
+    }

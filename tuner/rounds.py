@@ -1,0 +1,207 @@
+"""A round: propose, build, measure a few dozen candidates of one workload, and hand back every attempt.
+
+A round holds no state that matters: everything it needs is in the request, so it may be killed anywhere and run again.
+What is timed is timed alone on the device (`measuring` is held), first quickly with hot caches, then, for what could
+win, with cold weights and enough repeats for a median, after its output was compared with the unscheduled program.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from crosstune.tuner.builder import Builder, BuildJob, Built
+from crosstune.tuner.contracts import (
+    Attempt,
+    CandidateResult,
+    Measuring,
+    Quality,
+    RoundRequest,
+    RoundResult,
+    ShouldStop,
+    median,
+)
+from crosstune.tuner.runner import Runner
+from crosstune.tuner.search import Proposal, Searcher
+
+CONTENDER_RATIO = 1.15
+"""A quick latency within this factor of the best quick one earns a full measurement: cold weights reorder that much."""
+CONTENDERS = 4
+"""Full measurements per round at most; they cost ten cold runs each."""
+DISTURBED_RATIO = 1.25
+"""Reference kernel against its best: above this something else ran beside the batch."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """One candidate on its way through a round."""
+
+    proposal: Proposal
+    built: Built | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def quick_s(self) -> float | None:
+        times = [median(a.latencies_s) for a in self.attempts if a.quality is Quality.QUICK and a.latencies_s]
+        return min(times) if times else None
+
+    @property
+    def failed(self) -> bool:
+        return any(attempt.invalidity is not None for attempt in self.attempts)
+
+    def close(self) -> None:
+        if self.built is not None:
+            self.built.close()
+            self.built = None
+
+    def result(self) -> CandidateResult:
+        proposal = self.proposal
+        return CandidateResult(
+            trace=proposal.trace,
+            schedule_sha256=proposal.schedule_sha256,
+            module_sha256=proposal.module_sha256,
+            features=proposal.features,
+            predicted_score=proposal.predicted_score,
+            attempts=tuple(self.attempts),
+            source=proposal.source,
+        )
+
+
+class RoundRunner:
+    """Runs rounds on this machine with children of one template; one round at a time."""
+
+    def __init__(self, searcher: Searcher, builder: Builder, runner: Runner) -> None:
+        self._searcher, self._builder, self._runner = searcher, builder, runner
+
+    def run(self, request: RoundRequest, measuring: Measuring, should_stop: ShouldStop) -> RoundResult:
+        """Run one round; raises ChildFailed only when the search itself died (the round may then be tried again)."""
+        clock = Stopwatch()
+        proposals = self._searcher.propose(request)
+        clock.lap("search")
+        trials = [Trial(proposal) for proposal in proposals.candidates]
+        reference_s = None
+        try:
+            stopped = should_stop() or self._build(request, trials, should_stop)
+            clock.lap("build")
+            if trials and not stopped:
+                with measuring():
+                    clock.lap("wait_for_device")
+                    stopped, reference_s = self._measure(request, trials, should_stop)
+                    clock.lap("run")
+        finally:
+            for trial in trials:
+                trial.close()
+        finished = [trial.result() for trial in trials if trial.attempts]
+        return RoundResult(
+            candidates=tuple(finished),
+            exhausted=proposals.exhausted,
+            stopped=stopped,
+            reference_s=reference_s,
+            timings_s=clock.laps_s,
+        )
+
+    def close(self) -> None:
+        """End the children that are kept between rounds."""
+        self._searcher.close()
+        self._runner.close()
+
+    def _build(self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop) -> bool:
+        """Compile all trials beside each other; True when the round is to stop."""
+        jobs = [BuildJob(request.workload.module, trial.proposal.trace, request.target) for trial in trials]
+        for trial, outcome in zip(trials, self._builder.build_many(jobs, should_stop), strict=True):
+            if isinstance(outcome, Built):
+                trial.built = outcome
+            elif outcome is not None:
+                trial.attempts.append(outcome)
+        return should_stop()
+
+    def _measure(
+        self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop
+    ) -> tuple[bool, float | None]:
+        """Time the built trials under the device's lease; a disturbed batch is marked and measured once more."""
+        stopped, reference_s = self._batch(request, trials, should_stop)
+        if not stopped and self._disturbed(reference_s):
+            for trial in trials:
+                trial.attempts = [replace(a, disturbed=True) if a.latencies_s else a for a in trial.attempts]
+            stopped, reference_s = self._batch(request, trials, should_stop)
+        return stopped, reference_s
+
+    def _disturbed(self, reference_s: float | None) -> bool:
+        best_s = self._runner.best_reference_s
+        return reference_s is not None and best_s is not None and reference_s > DISTURBED_RATIO * best_s
+
+    def _batch(
+        self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop
+    ) -> tuple[bool, float | None]:
+        before_s = self._runner.reference(request.target)
+        best_quick_s = _best(known.latency_s for known in request.known if known.quality is Quality.QUICK)
+        for trial in trials:
+            if should_stop():
+                return True, before_s
+            if trial.built is None:
+                continue
+            attempt = self._runner.measure(trial.built, request, Quality.QUICK, best_quick_s)
+            self._note(trial, attempt)
+            if trial.quick_s is not None:
+                best_quick_s = min(trial.quick_s, best_quick_s or trial.quick_s)
+        stopped = self._measure_contenders(request, trials, best_quick_s, should_stop)
+        after_s = self._runner.reference(request.target)
+        return stopped, max(before_s, after_s)
+
+    def _measure_contenders(
+        self, request: RoundRequest, trials: Sequence[Trial], best_quick_s: float | None, should_stop: ShouldStop
+    ) -> bool:
+        best_full_s = _best(known.latency_s for known in request.known if known.quality is Quality.FULL)
+        for trial in contenders(trials, best_quick_s, best_full_s is None):
+            if should_stop():
+                return True
+            assert trial.built is not None
+            attempt = self._runner.measure(trial.built, request, Quality.FULL, best_full_s)
+            latency_s = median(attempt.latencies_s) if attempt.latencies_s else None
+            if latency_s is not None and (best_full_s is None or latency_s < best_full_s):
+                wrong = self._runner.check(trial.built, request)
+                if wrong is not None:
+                    self._note(trial, wrong)
+                    continue
+                attempt = replace(attempt, conditions={**attempt.conditions, "checked": True})
+                best_full_s = latency_s
+            self._note(trial, attempt)
+        return False
+
+    @staticmethod
+    def _note(trial: Trial, attempt: Attempt) -> None:
+        trial.attempts.append(attempt)
+        if attempt.invalidity is not None:
+            trial.close()
+
+
+def contenders(trials: Sequence[Trial], best_quick_s: float | None, first: bool) -> list[Trial]:
+    """The trials that could win, best first: those near the best quick latency, and always one where none is known."""
+    timed = sorted(
+        (trial for trial in trials if trial.built is not None and trial.quick_s is not None and not trial.failed),
+        key=lambda trial: trial.quick_s or 0.0,
+    )
+    if best_quick_s is None:
+        return []
+    near = [trial for trial in timed if (trial.quick_s or 0.0) <= CONTENDER_RATIO * best_quick_s][:CONTENDERS]
+    # The default schedule is what tuning is compared with, so it is measured in full however slow it is.
+    default = [trial for trial in timed if trial.proposal.source == "default" and trial not in near]
+    return (near or (timed[:1] if first else [])) + default
+
+
+class Stopwatch:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps_s: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps_s[name] = self.laps_s.get(name, 0.0) + now - self._since
+        self._since = now
+
+
+def _best(latencies_s: Iterable[float | None]) -> float | None:
+    return min((value for value in latencies_s if value is not None), default=None)

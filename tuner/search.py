@@ -1,0 +1,200 @@
+"""The search of a round, seen from the service: a request goes to a child with TVM, proposals come back.
+
+The child is stateless as far as correctness goes: everything is in the request. It is kept for the next round of the
+same workload only because it remembers what it has already lowered.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from crosstune.tuner.child import Child, ChildError, Template
+from crosstune.tuner.contracts import (
+    ChildFailed,
+    Invalidity,
+    KnownSchedule,
+    Quality,
+    RoundRequest,
+    TargetSpec,
+    TraceJson,
+    TrainingExample,
+)
+
+OPERATION = "operations.propose:propose"
+TIMEOUT_S = 60.0
+"""A round's search takes about a second; past this TVM is stuck in some pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate worth measuring, not known before; its program is unlike any other of the round or known one."""
+
+    trace: TraceJson
+    schedule_sha256: str
+    module_sha256: str
+    features: bytes | None
+    """None where TVM cannot describe the program."""
+    predicted_score: float | None
+    """Higher = faster within this round; None while the ranker has no opinion."""
+    source: str
+    """search | default | transfer"""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    candidates: tuple[Proposal, ...]
+    exhausted: bool
+    """The space holds nothing new, as far as several tries could tell."""
+    reason: str
+    """Why there is no space to search in, for people; empty otherwise."""
+    timings_s: dict[str, float]
+
+
+class Searcher:
+    """Asks children of `template` for proposals; one round at a time."""
+
+    def __init__(self, template: Template, timeout_s: float = TIMEOUT_S) -> None:
+        self._template, self._timeout_s = template, timeout_s
+        self._child: Child | None = None
+        self._serves: tuple[str, str] | None = None
+        self._lock = threading.Lock()
+
+    def propose(self, request: RoundRequest) -> Proposals:
+        """Raises ChildFailed or ChildError when even the default schedule cannot be made."""
+        with self._lock:
+            try:
+                return propose(self._ready_child(request), request, timeout_s=self._timeout_s)
+            except (ChildFailed, ChildError) as failure:
+                self._drop()
+                if isinstance(failure, ChildFailed) and failure.invalidity is Invalidity.DEVICE_LOST:
+                    raise
+                # TVM's space generator crashes on some programs; these still get their default schedule.
+                note = f"the search failed ({failure}); only the default schedule is tried"
+                child = self._ready_child(request)
+                return propose(child, request, timeout_s=self._timeout_s, default_only=note)
+            finally:
+                if self._child is not None:
+                    self._child.pause()
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _ready_child(self, request: RoundRequest) -> Child:
+        serves = (request.workload.sha256, request.target.identity)
+        if self._child is None or self._serves != serves or not self._child.alive:
+            self._drop()
+            self._child = self._template.spawn("search")
+            self._serves = serves
+        return self._child
+
+    def _drop(self) -> None:
+        if self._child is not None:
+            self._child.close()
+        self._child, self._serves = None, None
+
+
+def propose(child: Child, request: RoundRequest, *, timeout_s: float = TIMEOUT_S, default_only: str = "") -> Proposals:
+    """At most `request.trials` proposals. `default_only`: a reason not to search; only the default is proposed."""
+    answer = child.call(OPERATION, {**request_to_json(request), "default_only": default_only}, timeout_s)
+    return Proposals(
+        candidates=tuple(_proposal(item) for item in answer["candidates"]),
+        exhausted=answer["exhausted"],
+        reason=answer["reason"],
+        timings_s=answer["timings_s"],
+    )
+
+
+def proposal_to_json(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "trace": proposal.trace,
+        "schedule_sha256": proposal.schedule_sha256,
+        "module_sha256": proposal.module_sha256,
+        "features": _text(proposal.features),
+        "predicted_score": proposal.predicted_score,
+        "source": proposal.source,
+    }
+
+
+def _proposal(item: dict[str, Any]) -> Proposal:
+    return Proposal(**{**item, "features": _bytes(item["features"])})
+
+
+def request_to_json(request: RoundRequest) -> dict[str, Any]:
+    """What the search needs of a round's request."""
+    return {
+        "target": request.target.to_json(),
+        "workload_sha256": request.workload.sha256,
+        "module": request.workload.module,
+        "known": [_known_to_json(known) for known in request.known],
+        "examples": [[each.group, _text(each.features), each.latency_s] for each in request.examples],
+        "trials": request.trials,
+        "seed": request.seed,
+        "ranker": request.ranker,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A round's request as the child sees it."""
+
+    target: TargetSpec
+    workload_sha256: str
+    module: str
+    known: tuple[KnownSchedule, ...]
+    examples: tuple[TrainingExample, ...]
+    trials: int
+    seed: int
+    ranker: str
+    default_only: str
+
+
+def request_from_json(value: dict[str, Any]) -> SearchRequest:
+    return SearchRequest(
+        target=TargetSpec.from_json(value["target"]),
+        workload_sha256=value["workload_sha256"],
+        module=value["module"],
+        known=tuple(_known_from_json(item) for item in value["known"]),
+        examples=tuple(
+            TrainingExample(group, base64.b64decode(features), latency_s)
+            for group, features, latency_s in value["examples"]
+        ),
+        trials=value["trials"],
+        seed=value["seed"],
+        ranker=value["ranker"],
+        default_only=value["default_only"],
+    )
+
+
+def _known_to_json(known: KnownSchedule) -> dict[str, Any]:
+    return {
+        "trace": known.trace,
+        "schedule_sha256": known.schedule_sha256,
+        "latency_s": known.latency_s,
+        "quality": known.quality,
+        "invalidity": known.invalidity,
+        "features": _text(known.features),
+        "module_sha256": known.module_sha256,
+    }
+
+
+def _known_from_json(item: dict[str, Any]) -> KnownSchedule:
+    return KnownSchedule(
+        **{
+            **item,
+            "quality": None if item["quality"] is None else Quality(item["quality"]),
+            "invalidity": None if item["invalidity"] is None else Invalidity(item["invalidity"]),
+            "features": _bytes(item["features"]),
+        }
+    )
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else base64.b64encode(value).decode()
+
+
+def _bytes(value: str | None) -> bytes | None:
+    return None if value is None else base64.b64decode(value)

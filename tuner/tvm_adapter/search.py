@@ -1,0 +1,227 @@
+"""A round's search: draft many schedules, lower the promising ones, propose the best.
+
+Drafts are drawn and bred in plain Python from the design spaces that TVM's schedule rules generate. A small model over
+decisions (trained on this workload's own records) picks which drafts are worth lowering; the ranker over statement
+features picks which programs are worth measuring. While nothing is known, random drafts go straight through. What is
+lowered but not proposed is kept for the next round, where ranking it again costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import TypeVar
+
+from tvm.s_tir.meta_schedule import TuneContext
+from tvm.target import Target
+
+from crosstune.cost_model.features import FEATURE_LAYOUT, layout_of, pack, unpack
+from crosstune.cost_model.ranker import Context, Example, Ranker
+from crosstune.cost_model.rankers import make_ranker
+from crosstune.tuner.contracts import sha256_json
+from crosstune.tuner.drafting import Drafter, has_verdict, is_seed, unwanted_hashes
+from crosstune.tuner.drafts import Draft, Space
+from crosstune.tuner.search import Proposal, Proposals, SearchRequest
+from crosstune.tuner.tvm_adapter.default_schedule import default_trace
+from crosstune.tuner.tvm_adapter.lowered import Lowered, Lowerer
+from crosstune.tuner.tvm_adapter.schedule import load_module, trace_json
+from crosstune.tuner.tvm_adapter.target import tvm_target
+
+SHORTLIST = 1.5
+"""New programs to lower for each one measured, once the ranker has an opinion; those kept from before come on top."""
+EXPLORING_SHARE = 0.1
+"""Proposals drawn at random although the ranker has an opinion."""
+STALE_BATCHES = 3
+"""Batches without a single new program before the space counts as exhausted."""
+MAX_KEPT = 1024
+MAX_THREADS = 8
+
+Result = TypeVar("Result")
+
+
+def propose(request: SearchRequest) -> Proposals:
+    """At most `request.trials` new candidates, the default schedule first as long as it is unknown."""
+    started = time.perf_counter()
+    session = _session(request)
+    found = _Round(session, request).run()
+    found.timings_s["search"] = time.perf_counter() - started
+    return found
+
+
+@dataclass
+class Session:
+    """What outlives a round in this process: the design spaces and everything lowered so far."""
+
+    lowerer: Lowerer
+    spaces: list[Space]
+    reason: str
+    default: Lowered | None
+    context_s: float
+    """What making it took; counted in its first round."""
+    kept: dict[str, Lowered] = field(default_factory=dict)
+    tried: set[Draft] = field(default_factory=set)
+    """Complete drafts of the spaces that were lowered or refused."""
+
+
+_sessions: dict[str, Session] = {}
+
+
+def _session(request: SearchRequest) -> Session:
+    key = sha256_json([request.module, request.target.to_json(), request.default_only])
+    if key not in _sessions:
+        _sessions.clear()
+        _sessions[key] = _new_session(request)
+    return _sessions[key]
+
+
+def _new_session(request: SearchRequest) -> Session:
+    started = time.perf_counter()
+    target = tvm_target(request.target)
+    lowerer = Lowerer(request.module, target, min(MAX_THREADS, len(os.sched_getaffinity(0))))
+    spaces, reason = ([], request.default_only) if request.default_only else design_spaces(request.module, target)
+    default = lowerer.lower([default_trace(request.module, target)], 1, set())
+    return Session(lowerer, spaces, reason, default[0] if default else None, time.perf_counter() - started)
+
+
+def design_spaces(module_json: str, target: Target) -> tuple[list[Space], str]:
+    """The workload's design spaces, and why there are none, if so."""
+    try:
+        context = TuneContext(
+            load_module(module_json), target=target, space_generator="post-order-apply", num_threads=1, rand_state=1
+        )
+        schedules = context.generate_design_space()
+    except (RuntimeError, ValueError, TypeError) as error:
+        return [], f"TVM generates no design space for this workload: {str(error).strip().splitlines()[-1][:200]}"
+    return [Space(trace_json(schedule)) for schedule in schedules], ""
+
+
+class _Round:
+    def __init__(self, session: Session, request: SearchRequest) -> None:
+        self.session, self.request = session, request
+        self.clock = {"context": session.context_s, "fit": 0.0, "draft": 0.0, "rank": 0.0}
+        self.lowering_before = dict(session.lowerer.timings_s)
+        session.context_s = 0.0
+        self.random = Random(request.seed)
+        self.unwanted = unwanted_hashes(request.known)
+        self.dry = not session.spaces
+        """The spaces gave less than was asked for."""
+
+    def run(self) -> Proposals:
+        chosen = self._certain()
+        room = self.request.trials - len(chosen)
+        if room > 0 and self.session.spaces:
+            chosen += self._searched(room)
+        for phase, spent_s in self.session.lowerer.timings_s.items():
+            self.clock[phase] = spent_s - self.lowering_before[phase]
+        return Proposals(tuple(chosen), self.dry, self.session.reason, self.clock)
+
+    def _certain(self) -> list[Proposal]:
+        """Candidates that need no search: the default schedule and those from elsewhere, if they are unknown here."""
+        chosen = []
+        default = self.session.default
+        if default is not None and not {default.schedule_sha256, default.module_sha256} & self.unwanted:
+            chosen.append(self._proposal(default, None, "default"))
+        seeds = [known.trace for known in self.request.known if is_seed(known)]
+        room = self.request.trials - len(chosen)
+        lowered = self.session.lowerer.lower(seeds[: 2 * room], self.request.seed, self.unwanted)
+        return chosen + [self._proposal(each, None, "transfer") for each in lowered[:room]]
+
+    def _searched(self, room: int) -> list[Proposal]:
+        ranker = self._timed("fit", self._fitted_ranker)
+        fresh = self._fresh(math.ceil(room * SHORTLIST) if ranker.informed else room)
+        kept = [
+            each
+            for each in self.session.kept.values()
+            if not {each.schedule_sha256, each.module_sha256} & self.unwanted
+        ]
+        self.session.kept.update({each.schedule_sha256: each for each in fresh})
+        self._forget_old()
+        pool = [*fresh, *kept]
+        self.dry = self.dry and len(pool) <= room
+        if not ranker.informed:
+            return [self._proposal(each, None, "search") for each in pool[:room]]
+        picked = self._timed("rank", lambda: self._ranked(ranker, pool, room))
+        return [self._proposal(each, score, "search") for each, score in picked]
+
+    def _fresh(self, want: int) -> list[Lowered]:
+        """Programs lowered now, unlike any that is known or kept; fewer than `want` when the spaces are dry."""
+        drafter = self._timed(
+            "fit", lambda: Drafter(self.session.spaces, self.request.known, self.session.tried, self.random)
+        )
+        unwanted = set(self.unwanted)
+        for each in self.session.kept.values():
+            unwanted |= {each.schedule_sha256, each.module_sha256}
+        fresh: list[Lowered] = []
+        stale = 0
+        while len(fresh) < want and stale < STALE_BATCHES:
+            found = self._batch(drafter, math.ceil((want - len(fresh)) * 1.05), unwanted)
+            if found is None:
+                break
+            for each in found:
+                unwanted |= {each.schedule_sha256, each.module_sha256}
+            fresh += found
+            stale = 0 if found else stale + 1
+        self.dry = len(fresh) < want
+        return fresh
+
+    def _batch(self, drafter: Drafter, count: int, unwanted: set[str]) -> list[Lowered] | None:
+        """None when there are no more drafts."""
+        drafts = self._timed("draft", lambda: drafter.more(count, unwanted))
+        if not drafts:
+            return None
+        traces = [drafter.spaces[draft.space].trace(draft.decisions) for draft in drafts]
+        return self.session.lowerer.lower(traces, self.random.randrange(2**30), unwanted)
+
+    def _ranked(self, ranker: Ranker, pool: list[Lowered], room: int) -> list[tuple[Lowered, float | None]]:
+        """The best by score, and a few at random; programs without features come last."""
+        described = [(each, each.features) for each in pool if each.features is not None]
+        target = self.request.target.to_json()
+        contexts = [Context(self.request.module, target, each.trace) for each, _ in described]
+        scores = ranker.score([features for _, features in described], contexts)
+        scored: list[tuple[Lowered, float | None]] = [
+            (described[position][0], float(scores[position]))
+            for position in sorted(range(len(described)), key=lambda position: -scores[position])
+        ]
+        scored += [(each, None) for each in pool if each.features is None]
+        exploring = min(math.floor(room * EXPLORING_SHARE), max(0, len(scored) - room))
+        picked, rest = scored[: room - exploring], scored[room - exploring :]
+        return picked + self.random.sample(rest, min(exploring, len(rest)))
+
+    def _fitted_ranker(self) -> Ranker:
+        ranker = make_ranker(self.request.ranker, self.request.seed)
+        group = self.request.workload_sha256
+        own = [(group, known.features, known.latency_s) for known in self.request.known if has_verdict(known)]
+        others = [(each.group, each.features, each.latency_s) for each in self.request.examples]
+        ranker.fit(
+            [
+                Example(each_group, unpack(features), latency_s)
+                for each_group, features, latency_s in dict.fromkeys([*own, *others])
+                if features is not None and layout_of(features) == FEATURE_LAYOUT
+            ]
+        )
+        return ranker
+
+    def _proposal(self, lowered: Lowered, score: float | None, source: str) -> Proposal:
+        self.unwanted |= {lowered.schedule_sha256, lowered.module_sha256}
+        return Proposal(
+            trace=lowered.trace,
+            schedule_sha256=lowered.schedule_sha256,
+            module_sha256=lowered.module_sha256,
+            features=None if lowered.features is None else pack(lowered.features),
+            predicted_score=score,
+            source=source,
+        )
+
+    def _forget_old(self) -> None:
+        for key in list(self.session.kept)[: max(0, len(self.session.kept) - MAX_KEPT)]:
+            del self.session.kept[key]
+
+    def _timed(self, phase: str, work: Callable[[], Result]) -> Result:
+        started = time.perf_counter()
+        result = work()
+        self.clock[phase] += time.perf_counter() - started
+        return result
