@@ -62,7 +62,7 @@ def main() -> None:
         show_best(client, job, artifact)
     gone_minutes = (time.monotonic() - started_s) / 60
     console.print(f"{gone_minutes:.1f} minutes in all")
-    if options.network is None and minutes == DEFAULT_MINUTES or options.quick:
+    if (options.network is None and minutes == DEFAULT_MINUTES) or options.quick:
         claim = Claim("demo_minutes", gone_minutes, "min", GOAL_MINUTES, "lower")
         data = figures(job, build)
         report.write("demo", "make demo", [claim], data, build_threads(build), options.quick)

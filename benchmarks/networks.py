@@ -1,4 +1,4 @@
-"""The networks of the benchmarks: the light ones that the onnx package carries, and a ResNet-18 with real batch norm."""
+"""The benchmarks' networks: the light ones that the onnx package carries, and a ResNet-18 with real batch norm."""
 
 from __future__ import annotations
 

@@ -48,9 +48,9 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    from crosstune.tuner.targets import detect
+    from crosstune.tuner.hardware import detect
 
-    return detect().spec.model
+    return str(detect()["model"].value)
 
 
 def write(name: str, command: str, claims: list[Claim], data: dict[str, Any], threads: int, quick: bool) -> Path:

@@ -46,16 +46,23 @@ class Finding:
 
 
 def run(settings: Settings, count: int, seed: int) -> dict[str, Any]:
+    """Audit the service's own database; see `audit_database`."""
+    return audit_database(settings.database_url, settings.run_timeout_s, settings.build_timeout_s, count, seed)
+
+
+def audit_database(
+    database_url: str, run_timeout_s: float, build_timeout_s: float, count: int, seed: int
+) -> dict[str, Any]:
     """Re-measure up to `count` stored full measurements, bests first, over the targets that this machine can stand for.
 
     Answers how many there were, how many were reproduced within 10 %, and each finding. CrosstuneError when there is
     nothing to audit.
     """
-    engine = create_engine(settings.database_url)
+    engine = create_engine(database_url)
     try:
         require_head(engine)
         with Template.start() as template:
-            findings = _audit(settings, engine, template, count, seed)
+            findings = _audit(engine, template, (build_timeout_s, run_timeout_s), count, seed)
     finally:
         engine.dispose()
     if not findings:
@@ -71,27 +78,27 @@ def run(settings: Settings, count: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _audit(settings: Settings, engine: Engine, template: Template, count: int, seed: int) -> list[Finding]:
+def _audit(engine: Engine, template: Template, timeouts_s: tuple[float, float], count: int, seed: int) -> list[Finding]:
     machine = detect_machine(template)
     with reading(engine) as connection:
         rows = targets.list_page(connection, 200)
     usable = [row for row in rows if can_measure(TargetSpec.from_json(row.spec), machine) is None]
     findings: list[Finding] = []
-    builder = Builder(template, 1, settings.build_timeout_s)
-    with Runner(template, settings.run_timeout_s) as runner:
+    builder = Builder(template, 1, timeouts_s[0])
+    with Runner(template, timeouts_s[1]) as runner:
         for row in usable:
             with reading(engine) as connection:
                 sample = listing.audit_sample(connection, row.key, count - len(findings), seed)
             spec = TargetSpec.from_json(row.spec)
             for candidate in sample:
-                request = _request(settings, engine, spec, row.key, candidate)
+                request = _request(engine, timeouts_s, spec, row.key, candidate)
                 attempt = _measure(engine, builder, runner, request, candidate)
                 findings.append(_finding(candidate, row.id, attempt))
     return findings
 
 
 def _request(
-    settings: Settings, engine: Engine, spec: TargetSpec, target_key: int, candidate: AuditCandidate
+    engine: Engine, timeouts_s: tuple[float, float], spec: TargetSpec, target_key: int, candidate: AuditCandidate
 ) -> RoundRequest:
     with reading(engine) as connection:
         return round_request(
@@ -101,8 +108,8 @@ def _request(
             workload_key=candidate.workload_key,
             trials=1,
             seed=0,
-            build_timeout_s=settings.build_timeout_s,
-            run_timeout_s=settings.run_timeout_s,
+            build_timeout_s=timeouts_s[0],
+            run_timeout_s=timeouts_s[1],
         )
 
 

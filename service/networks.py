@@ -28,7 +28,7 @@ ARTIFACT_KIND = "network"
 MOST_DIMENSIONS = 8
 LARGEST_SIZE = 2**20
 MOST_ELEMENTS = 2**31 - 1
-_SHAPE = re.compile(r"(?P<name>[^\x00-\x1f]{1,200}):(?P<sizes>[0-9]{1,10}(,[0-9]{1,10})*)")
+_SHAPE = re.compile(r"(?P<name>[^\x00-\x1f\x7f]{1,200}):(?P<sizes>[0-9]{1,10}(,[0-9]{1,10})*)")
 
 Shapes = dict[str, list[int]]
 

@@ -51,7 +51,8 @@ class Services:
 
         self.settings.data_dir.mkdir(parents=True, exist_ok=True)
         migrate.require_head(self.engine)
-        _ = self.default_principal, self.store
+        self.store.forget_abandoned()
+        _ = self.default_principal
 
     def close(self) -> None:
         self.hardware.close()

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 from fastapi.concurrency import run_in_threadpool
 
 CHUNK_BYTES = 1 << 20
+ABANDONED_S = 24 * 3600.0
+"""No upload takes longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,13 @@ class Store:
     def drop(self, incoming: Incoming) -> None:
         """Forget received bytes that are not kept; harmless when they were."""
         incoming.path.unlink(missing_ok=True)
+
+    def forget_abandoned(self, older_than_s: float = ABANDONED_S) -> None:
+        """Remove what a process that died was still receiving."""
+        before = time.time() - older_than_s
+        for path in self._incoming.iterdir():
+            if path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
 
     def put_file(self, project: str, kind: str, source: Path) -> Stored:
         """Store a copy of a file."""

@@ -148,7 +148,7 @@ def _load_folder(folder: Path, threads: int | None) -> TunedNetwork:
 def load_library(library: Path, weights: Path, manifest: Manifest, threads: int | None = None) -> TunedNetwork:
     """Load without checking the machine or the files: what was compiled here a moment ago."""
     try:
-        runtime.start_runtime(threads or min(manifest.threads, len(os.sched_getaffinity(0))))
+        runtime.start_runtime(threads or min(manifest.threads, usable_processors()))
         main = runtime.load_main(library)
     except (runtime.RuntimeUnusable, OSError) as error:
         raise ArtifactRefused(f"the network cannot be loaded: {error}") from error
@@ -156,6 +156,13 @@ def load_library(library: Path, weights: Path, manifest: Manifest, threads: int 
     if missing := set(manifest.parameters) - set(tensors):
         raise ArtifactRefused(f"{weights.name} lacks {len(missing)} tensors, {min(missing)!r} among them")
     return TunedNetwork(manifest, main, tensors)
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_machine(manifest: Manifest) -> None:

@@ -28,7 +28,11 @@ from crosstune.tuner import child_wire
 
 ROOT = "crosstune.tuner."
 REQUEST_BYTES = 65536
-WARM_MODULES = ("crosstune.tuner.operations.build_candidate", "crosstune.tuner.operations.measure_candidate")
+WARM_MODULES = (
+    "crosstune.tuner.operations.build_candidate",
+    "crosstune.tuner.operations.measure_candidate",
+    "crosstune.tuner.operations.propose",
+)
 """Imported before the first fork, so that no child pays for them."""
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None, use_errno=True)

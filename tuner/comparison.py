@@ -33,11 +33,13 @@ class Comparison:
     problem: str | None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Infinite errors as null: JSON has no infinity, and PostgreSQL refuses one."""
+        return {key: None if value == float("inf") else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Comparison:
-        return cls(**value)
+        infinite = {key: float("inf") for key in ("largest_absolute", "largest_relative") if value[key] is None}
+        return cls(**(value | infinite))
 
 
 def kernel_tolerance(dtype: str, reduction_length: int) -> float:

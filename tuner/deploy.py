@@ -13,6 +13,7 @@ device only while `time_network` runs:
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shutil
 import time
@@ -25,13 +26,22 @@ from typing import Any
 from crosstune.tuner.child import Child, ChildError, Template
 from crosstune.tuner.comparison import Comparison
 from crosstune.tuner.contracts import BuildOutcome, BuildRequest, ChildFailed, NetworkRefused, TargetSpec, TraceJson
-from crosstune.tuner.manifest import LIBRARY_NAME, WEIGHTS_NAME, Manifest, Port, sha256_file, write_manifest
+from crosstune.tuner.manifest import (
+    LIBRARY_NAME,
+    MANIFEST_NAME,
+    WEIGHTS_NAME,
+    Manifest,
+    Port,
+    sha256_file,
+    write_manifest,
+)
 from crosstune.tuner.reference import LEVELS
 
 WORK_FOLDER = ".work"
 INPUT_SETS = 3
 KERNEL_CHECK_S = 120.0
 """An unscheduled kernel of 10 GFLOP runs 10 s; the rest is for a busy machine."""
+MOST_CHECKERS = 4
 TIMING_S = 2.0
 REFERENCE_TIMEOUT_S = 300.0
 
@@ -48,7 +58,7 @@ class Compiled:
 
     @property
     def folder(self) -> Path:
-        return Path(self.request.output_folder)
+        return Path(self.request.output_folder).resolve()  # children work in folders of their own
 
     @property
     def work(self) -> Path:
@@ -73,7 +83,7 @@ class Verification:
 
     refused: str | None
     largest_error: float | None
-    """Of the whole network, absolute, over all outputs (logarithms of probabilities)."""
+    """Of the whole network, absolute, over all outputs (logarithms of probabilities); None when it is infinite."""
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -97,10 +107,11 @@ def compile_network(template: Template, request: BuildRequest) -> Compiled:
     compiled = Compiled(request, None, None, {})
     shutil.rmtree(compiled.work, ignore_errors=True)
     compiled.work.mkdir(parents=True)
+    (compiled.folder / MANIFEST_NAME).unlink(missing_ok=True)
     paths = compiled.paths()
     payload = {
         "target": request.target.to_json(),
-        "network_path": request.network_path,
+        "network_path": str(Path(request.network_path).resolve()),
         "shapes": {name: list(shape) for name, shape in request.shapes.items()},
         "seed": request.seed,
         "schedules": [asdict(schedule) for schedule in request.schedules],
@@ -160,10 +171,10 @@ def verify(template: Template, compiled: Compiled) -> Verification:
     if compiled.refused is not None or compiled.manifest is None:
         return Verification(compiled.refused or "not compiled", None)
     seed = secrets.randbits(32)
-    with template.spawn("verify") as child:
-        kernels, problem = _check_kernels(child, compiled, seed)
-        report: dict[str, Any] = {"seed": seed, "kernels": kernels}
-        if problem is None:
+    kernels, problem = _check_kernels(template, compiled, seed)
+    report: dict[str, Any] = {"seed": seed, "kernels": kernels}
+    if problem is None:
+        with template.spawn("verify") as child:
             problem = _run_network(child, compiled, seed)
     if problem is not None:
         return Verification(problem, None, report)
@@ -177,30 +188,42 @@ def verify(template: Template, compiled: Compiled) -> Verification:
     }
     report["weights"] = "synthetic" if compiled.manifest.synthetic_weights else "real"
     largest_error = max(comparison.largest_absolute for comparison in comparisons)
-    return Verification(_output_problem(compiled.manifest, comparisons), largest_error, report)
+    problem = _output_problem(compiled.manifest, comparisons)
+    return Verification(problem, largest_error if math.isfinite(largest_error) else None, report)
 
 
-def _check_kernels(child: Child, compiled: Compiled, seed: int) -> tuple[list[dict[str, Any]], str | None]:
-    """The report of every kernel up to the first wrong one, and what is wrong with that."""
-    paths = compiled.paths()
+def _check_kernels(template: Template, compiled: Compiled, seed: int) -> tuple[list[dict[str, Any]], str | None]:
+    """The report of every kernel, and what is wrong with the first wrong one.
+
+    Unscheduled kernels run on one core, so several children share the list.
+    """
+    kernels = json.loads(Path(compiled.paths()["kernels"]).read_text())
+    children = min(compiled.request.target.cores, MOST_CHECKERS, len(kernels)) or 1
+    shares = [range(first, len(kernels), children) for first in range(children)]
+    with ThreadPoolExecutor(children) as pool:
+        answers = list(pool.map(lambda share: _check_share(template, compiled, kernels, share, seed), shares))
+    report = [entry for entries, _ in answers for entry in entries]
+    return report, next((problem for _, problem in answers if problem is not None), None)
+
+
+def _check_share(
+    template: Template, compiled: Compiled, kernels: Sequence[dict[str, Any]], share: Iterable[int], seed: int
+) -> tuple[list[dict[str, Any]], str | None]:
     report: list[dict[str, Any]] = []
-    for index, kernel in enumerate(json.loads(Path(paths["kernels"]).read_text())):
-        name = f"the kernel {kernel['name']} (workload {kernel['workload_sha256'][:12]})"
-        payload = {
-            "library": paths["library"],
-            "kernels": paths["kernels"],
-            "index": index,
-            "target": compiled.request.target.to_json(),
-            "seed": seed,
-        }
-        try:
-            answer = child.call("operations.verify_network:check_kernel", payload, KERNEL_CHECK_S)
-        except (ChildFailed, ChildError) as error:
-            return report, f"{name} cannot be run: {error}"
-        comparison = Comparison.from_json(answer)
-        report.append({"workload_sha256": kernel["workload_sha256"], **comparison.to_json()})
-        if comparison.problem is not None:
-            return report, f"{name} computes something else than its unscheduled form: its output {comparison.problem}"
+    payload = {name: compiled.paths()[name] for name in ("library", "kernels")}
+    with template.spawn("check") as child:
+        for index in share:
+            kernel = kernels[index]
+            name = f"the kernel {kernel['name']} (workload {kernel['workload_sha256'][:12]})"
+            facts = {"index": index, "target": compiled.request.target.to_json(), "seed": seed}
+            try:
+                answer = child.call("operations.verify_network:check_kernel", payload | facts, KERNEL_CHECK_S)
+            except (ChildFailed, ChildError) as error:
+                return report, f"{name} cannot be run: {error}"
+            comparison = Comparison.from_json(answer)
+            report.append({"workload_sha256": kernel["workload_sha256"], **comparison.to_json()})
+            if (problem := comparison.problem) is not None:
+                return report, f"{name} computes something else than its unscheduled form: its output {problem}"
     return report, None
 
 
@@ -319,10 +342,14 @@ def export_tvm_database(
     applies them (`main` takes inputs, then weights). Answers how many records were written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    payload: dict[str, Any] = {"target": target.to_json(), "folder": str(folder)}
+    payload: dict[str, Any] = {"target": target.to_json(), "folder": str(folder.resolve())}
     payload["entries"] = [list(entry) for entry in entries]
     if network is not None:
         shapes = {name: list(shape) for name, shape in network.shapes.items()}
-        payload["network"] = {"network_path": network.network_path, "shapes": shapes, "seed": network.seed}
+        payload["network"] = {
+            "network_path": str(Path(network.network_path).resolve()),
+            "shapes": shapes,
+            "seed": network.seed,
+        }
     with template.spawn("export-database") as child:
         return int(child.call("operations.export_database:run", payload, timeout_s))

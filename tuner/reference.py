@@ -22,9 +22,9 @@ LEVELS = {
 }
 """onnxruntime's graph optimisation levels; `all` is not always the fastest, so each is tried."""
 TRIAL_SHARE = 0.2
-WARM_UP_RUNS = 3
+WARM_UP_RUNS = 2
 LEAST_RUNS = 30
-LONGEST_S = 20.0
+LONGEST_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from crosstune.service.schemas.jobs import JobDetail, JobIn, JobOut, JobPlan, Jo
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+LABEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}=[^\x00-\x1f\x7f]{0,200}$"
 LabelQuery = Annotated[
-    list[Annotated[str, Query(pattern=r"^[^=]{1,63}=.{0,200}$")]],
+    list[Annotated[str, Query(pattern=LABEL_PATTERN)]],
     Query(max_length=16, description="`key=value` that the job must have; repeat for more."),
 ]
 

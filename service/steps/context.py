@@ -10,10 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from crosstune.tuner.builder import Builder
-from crosstune.tuner.runner import Runner
-from crosstune.tuner.search import Searcher
-from crosstune.tuner.targets import Machine, detect_machine
 from sqlalchemy import Engine
 
 from crosstune.db.engine import reading, retrying
@@ -22,8 +18,12 @@ from crosstune.db.repositories.steps import Claim
 from crosstune.service.heart import Heart, Held
 from crosstune.service.settings import Settings
 from crosstune.service.store import Store
+from crosstune.tuner.builder import Builder
 from crosstune.tuner.child import Template
 from crosstune.tuner.rounds import RoundRunner
+from crosstune.tuner.runner import Runner
+from crosstune.tuner.search import Searcher
+from crosstune.tuner.targets import Machine, detect_machine
 
 MOST_TARGETS = 1000
 REFERENCE_FACT = "reference_kernel_s"

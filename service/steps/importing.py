@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from crosstune.tuner.tasks import import_network
 from sqlalchemy import Connection
 
 from crosstune.db.engine import reading, retrying
@@ -12,6 +11,7 @@ from crosstune.service import jobs as service_jobs
 from crosstune.service.heart import Held
 from crosstune.service.steps.context import WorkerContext
 from crosstune.tuner.contracts import ImportedNetwork, NetworkRefused, Workload
+from crosstune.tuner.tasks import import_network
 
 
 def execute(context: WorkerContext, claim: Claim, held: Held) -> None:

@@ -227,26 +227,29 @@ def store_candidates(
         target_key=claim.target_key,
         workload_key=workload_key,
         project_key=project_key,
-        candidates=[
-            NewCandidate(
-                schedule_sha256=candidate.schedule_sha256,
-                trace=candidate.trace,
-                module_sha256=candidate.module_sha256,
-                features=candidate.features,
-                feature_layout=FEATURE_LAYOUT if candidate.features is not None else None,
-                predicted_score=candidate.predicted_score,
-                source=candidate.source,
-                measurements=tuple(
-                    measurement(attempt, identity.device_key, identity.worker_key, claim)
-                    for attempt in candidate.attempts
-                ),
-            )
-            for candidate in candidates
-        ],
+        candidates=[new_candidate(one, identity.device_key, identity.worker_key, claim) for one in candidates],
     )
 
 
-def measurement(attempt: Attempt, device_key: int, worker_key: int, claim: Claim | None) -> NewMeasurement:
+def new_candidate(
+    candidate: CandidateResult, device_key: int | None, worker_key: int | None, claim: Claim | None
+) -> NewCandidate:
+    """A candidate as the database takes it."""
+    return NewCandidate(
+        schedule_sha256=candidate.schedule_sha256,
+        trace=candidate.trace,
+        module_sha256=candidate.module_sha256,
+        features=candidate.features,
+        feature_layout=FEATURE_LAYOUT if candidate.features is not None else None,
+        predicted_score=candidate.predicted_score,
+        source=candidate.source,
+        measurements=tuple(_measurement(one, device_key, worker_key, claim) for one in candidate.attempts),
+    )
+
+
+def _measurement(
+    attempt: Attempt, device_key: int | None, worker_key: int | None, claim: Claim | None
+) -> NewMeasurement:
     return NewMeasurement(
         latencies_s=attempt.latencies_s,
         quality=attempt.quality,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def test_the_same_bytes_are_stored_once_per_project(tmp_path: Path) -> None:
     store.delete(first.uri)
     assert not store.path(first.uri).exists()
     assert _files(tmp_path / "data") == [store.path(other.uri)]
+
+
+def test_what_a_dead_process_was_receiving_is_forgotten_in_time(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    old, fresh = (asyncio.run(store.receive(_chunks(b"ab"))) for _ in range(2))
+    os.utime(old.path, (1, 1))
+    store.forget_abandoned()
+    assert _files(tmp_path) == [fresh.path]
 
 
 @pytest.mark.parametrize("uri", ["../secret", "/etc/passwd", "artifacts/../crosstune.db", "crosstune.db"])

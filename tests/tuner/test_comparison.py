@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
-from crosstune.tuner.comparison import compare_kernel, compare_outputs
+from crosstune.tuner.comparison import Comparison, compare_kernel, compare_outputs
 
 GENERATOR = np.random.default_rng(5)
 
@@ -97,3 +99,10 @@ def test_nan_in_an_output_is_refused() -> None:
     broken = [np.where(outputs[0] > 0, np.float32(np.nan), outputs[0])]
     assert "NaN" in str(compare_outputs(broken, outputs).problem)
     assert "reference" in str(compare_outputs(outputs, broken).problem)
+
+
+def test_an_infinite_error_survives_strict_json() -> None:
+    expected = [np.ones((1, 4), np.float32)]
+    comparison = compare_outputs(expected, expected)
+    text = json.dumps(comparison.to_json(), allow_nan=False)
+    assert Comparison.from_json(json.loads(text)) == comparison

@@ -14,15 +14,17 @@ from crosstune.tuner.contracts import NetworkRefused
 from crosstune.tuner.frontends import weights as synthetic
 from crosstune.tuner.frontends.batch_norm import fold_batch_norms
 from crosstune.tuner.frontends.folding import constant_nodes_to_weights, fold
-from crosstune.tuner.frontends.network import SMALL_ELEMENTS, Network, Weight
+from crosstune.tuner.frontends.network import SMALL_ELEMENTS, Array, Network, Weight
 from crosstune.tuner.frontends.operators import refuse_unsupported
-from crosstune.tuner.frontends.safety import STANDARD_DOMAINS, load_model
+from crosstune.tuner.frontends.safety import STANDARD_DOMAINS, load_model, too_large
 from crosstune.tuner.frontends.shapes import require_static, static_inputs
 from crosstune.tuner.frontends.simplify import simplify
 
 __all__ = ["Shapes", "load_model", "network_of", "read_network", "seed_weights"]
 
 Shapes = Mapping[str, Sequence[int]]
+LARGEST_WEIGHT = 1 << 31
+"""Elements of one weight that a ConstantOfShape makes."""
 
 
 def read_network(data: bytes, shapes: Shapes, seed: int) -> Network:
@@ -31,7 +33,15 @@ def read_network(data: bytes, shapes: Shapes, seed: int) -> Network:
     shapes: input name -> sizes, for inputs with dimensions that the file leaves open.
     Missing weights stand as seeded random values (`synthetic_weights`). Raises NetworkRefused.
     """
-    network, _ = network_of(load_model(data), shapes, seed)
+    try:
+        return _read(load_model(data), shapes, seed)
+    except (UnicodeDecodeError, KeyError, IndexError) as error:
+        # Damaged files hold names that are no text, unknown element types, nodes without inputs.
+        raise NetworkRefused("invalid_network", f"the network is not valid ONNX: {error!r}") from error
+
+
+def _read(model: onnx.ModelProto, shapes: Shapes, seed: int) -> Network:
+    network, _ = network_of(model, shapes, seed)
     verdict = _check(network)
     fold(network)
     simplify(network)
@@ -104,7 +114,7 @@ def _seed_constants_of_shape(network: Network, seed: int) -> dict[str, Weight]:
         extents = network.known(node.input[0]) if node.op_type == "ConstantOfShape" and node.input else None
         dtype = _fill_dtype(node)
         if extents is not None and dtype.kind == "f" and extents.size:
-            shapes[node.output[0]] = (tuple(int(extent) for extent in extents), dtype)
+            shapes[node.output[0]] = (_filled_shape(node, extents), dtype)
     roles = {name: synthetic.role_of(name, shape, network, consumers) for name, (shape, _) in shapes.items()}
     if not any(roles[name].kind == "layer" and math.prod(shapes[name][0]) > SMALL_ELEMENTS for name in shapes):
         return {}
@@ -117,6 +127,15 @@ def _seed_constants_of_shape(network: Network, seed: int) -> dict[str, Weight]:
         weight = synthetic.seeded(shape, dtype, role, seed, name)
         made[name] = network.constants[name] = weight if weight.elements > SMALL_ELEMENTS else Weight.of(weight.value())
     return made
+
+
+def _filled_shape(node: onnx.NodeProto, extents: Array) -> tuple[int, ...]:
+    shape = tuple(int(extent) for extent in extents.reshape(-1))
+    if min(shape) < 0:
+        raise NetworkRefused("invalid_network", f"tensor {node.output[0]!r} has a negative dimension")
+    if math.prod(shape) > LARGEST_WEIGHT:
+        raise too_large(f"the number of elements of {node.output[0]!r}", math.prod(shape), LARGEST_WEIGHT)
+    return shape
 
 
 def _fill_dtype(node: onnx.NodeProto) -> np.dtype[Any]:

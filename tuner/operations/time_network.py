@@ -19,7 +19,7 @@ BLOCK_CALLS = 3
 LEAST_CALLS = 30
 FEWEST_CALLS = 6
 """Where even the longest duration is too short for `LEAST_CALLS`."""
-LONGEST_S = 30.0
+LONGEST_S = 20.0
 
 
 def builds(payload: dict[str, Any]) -> dict[str, Any]:

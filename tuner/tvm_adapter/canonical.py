@@ -57,12 +57,11 @@ class _Rewriter:
     nodes: list[Node]
     made: list[Node] = field(default_factory=list)
     places: dict[int, int] = field(default_factory=dict)
-    """old index of an unshared node -> new index"""
+    """old index of a node -> new index"""
     known: dict[str, int] = field(default_factory=dict)
     """content of a shared node -> new index"""
     counts: dict[str, int] = field(default_factory=dict)
     parameters: set[int] = field(default_factory=set)
-    parents: int = 0
 
     def run(self, root: int, metadata: Any) -> str:
         for node in self.nodes:
@@ -90,7 +89,7 @@ class _Rewriter:
         elif kind in UNSHARED:
             place = self._add({"type": kind, "data": self._fields(data)})
         else:
-            return self._shared({"type": kind, **({} if data is None else {"data": self._data(kind, data)})})
+            place = self._shared({"type": kind, **({} if data is None else {"data": self._data(kind, data)})})
         self.places[index] = place
         return place
 
@@ -129,7 +128,7 @@ class _Rewriter:
         return self._shared({"type": "ffi.String", "data": text})
 
     def _shared(self, node: Node) -> int:
-        key = json.dumps(node, sort_keys=True)
+        key = repr(node)
         if key not in self.known:
             self.known[key] = self._add(node)
         return self.known[key]

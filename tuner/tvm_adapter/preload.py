@@ -54,7 +54,7 @@ def _answer_frozen_modules_at_once() -> None:
     # a name that is no module gives the same answer (None) without the scan.
     names = ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>", "<frozen runpy>", "<string>")
     for name in (*names, "<stdin>"):
-        inspect.modulesbyfile.setdefault(name, "__no_such_module__")  # type: ignore[attr-defined]
+        inspect.modulesbyfile.setdefault(name, "__no_such_module__")
 
 
 def _stub_tensor_intrinsics(tvm: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -171,6 +172,16 @@ def test_without_a_key_a_second_submit_is_a_new_job_with_one_it_is_the_same(api:
     assert len(api.get("/v1/jobs").json()["items"]) == 3
 
 
+def test_many_at_once_with_one_key_make_one_job(api: Api) -> None:
+    api.network()
+    body = _body(api)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: api.post("/v1/jobs", body, key="same"), range(16)))
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert len(api.get("/v1/jobs").json()["items"]) == 1
+
+
 def test_a_key_cannot_be_used_for_other_work(api: Api) -> None:
     api.network()
     body = _body(api)
@@ -202,7 +213,8 @@ def test_jobs_are_listed_by_state_network_target_and_label(api: Api) -> None:
     assert listed("label=team=speech") == []
     assert listed(f"network=net&target={first['target']}") == [second["id"], first["id"]]
     api.problem(api.get("/v1/jobs?network=other"), 404, "network-unknown")
-    api.problem(api.get("/v1/jobs?label=team"), 422, "invalid-request")
+    for label in ("team", "=vision", "team=%00"):
+        api.problem(api.get(f"/v1/jobs?label={label}"), 422, "invalid-request")
 
 
 def test_a_waiting_job_is_cancelled_at_once_and_twice_is_once(api: Api) -> None:
