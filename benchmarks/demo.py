@@ -47,7 +47,7 @@ def main() -> None:
     with embedded_service(folder) as url, Client(url) as client:
         console.print(f"service at [bold]{url}[/bold], data in {folder}")
         target = client.detect_target()
-        console.print(f"target [bold]{target.name}[/bold]: {target.spec.model}, {target.spec.cores} cores")
+        console.print(f"target [bold]{target.name}[/bold]: {target.model}, {target.cores} cores")
         network = client.wait_network(client.upload_network(path).id)
         console.print(f"network [bold]{path.name}[/bold]: {network.task_count} tasks, {network.layout_note}")
         body = JobIn(network=network.id, target=target.id, budget=Budget(seconds=60 * minutes))

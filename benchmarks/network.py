@@ -46,7 +46,7 @@ def main() -> None:
             tuned = [bench.tune(f"light_{name}", seeded_light(name), 60.0 * MINUTES) for name in TUNED]
             imported = [bench.import_only(f"light_{name}", light_source(name)) for name in LIGHT]
             wild = [bench.tune(path.stem, path, WILD_SECONDS) for path in exported()]
-        threads = target.spec.cores
+        threads = target.cores
     path = report.write(
         "network",
         "make networks && python -m benchmarks.network",

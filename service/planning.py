@@ -40,7 +40,7 @@ def plan_next(connection: Connection, job_id: str, round_trials: int) -> None:
         chosen = next_task(states, _peak_flops_per_s(connection, job.target_key))
         reason = "converged" if chosen is None else None
     if reason is None and chosen is not None:
-        _enqueue_round(connection, job, rows[chosen], round_size(job, len(rows), round_trials))
+        _enqueue_round(connection, job, rows[chosen], round_size(job, rows, round_trials))
     else:
         _start_build(connection, job, rows, reason or "converged")
 
@@ -59,14 +59,19 @@ def task_state(row: TaskRow) -> TaskState:
     )
 
 
-def round_size(job: JobRow, task_count: int, round_trials: int) -> int:
-    """Trials of the next round: what lets each task have several rounds, within the setting and what is left."""
+def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> int:
+    """Trials of the next round: what lets each task have several rounds, within the setting and what is left.
+
+    While some task has had no round yet, something is kept for each such task, at least its default schedule.
+    """
     by_trials = math.inf if job.budget_trials is None else job.budget_trials
     by_time = math.inf if job.budget_s is None else job.budget_s * TRIALS_PER_S
-    fair = min(by_trials, by_time) / (ROUNDS_PER_TASK * task_count)
+    fair = min(by_trials, by_time) / (ROUNDS_PER_TASK * len(rows))
     size = round_trials if math.isinf(fair) else max(SMALLEST_ROUND, math.ceil(fair))
     left = math.inf if job.budget_trials is None else job.budget_trials - job.trials
-    return int(max(1, min(size, round_trials, left)))
+    waiting = sum(row.rounds == 0 for row in rows)
+    share = left // waiting if waiting else left
+    return int(max(1, min(size, round_trials, share)))
 
 
 def estimates_s(rows: Sequence[TaskRow]) -> tuple[float | None, float | None]:

@@ -107,7 +107,7 @@ def test_a_residual_network_with_concat_and_pools_computes_what_onnxruntime_does
     build.node("Softmax", build.node("Gemm", flat, build.constant(10, 24), build.constant(10), transB=1))
     prepared = checked(build.model())
     assert prepared.layout == "NHWC"
-    assert "4 of 4 convolutions in NHWC; 1 transposes" in prepared.layout_note  # of the input
+    assert "4 of 4 convolutions in NHWC; 1 transpose" in prepared.layout_note  # of the input
     assert not any(word in called(prepared) for word in ("subtract", "divide", "sqrt"))
 
 
@@ -121,7 +121,7 @@ def test_depthwise_grouped_and_squeeze_excite_stay_in_nhwc() -> None:
     gate = build.node("Sigmoid", build.conv(build.node("Relu", build.conv(gate, 32, 8, 1)), 8, 32, 1))
     build.node("ReduceMean", build.node("Mul", value, gate), axes=[2, 3], keepdims=0)
     prepared = checked(build.model())
-    assert "5 of 5 convolutions in NHWC; 1 transposes" in prepared.layout_note
+    assert "5 of 5 convolutions in NHWC; 1 transpose" in prepared.layout_note
 
 
 def test_a_channel_shuffle_costs_one_transpose_and_no_layout() -> None:
@@ -263,7 +263,7 @@ def test_no_convolution_of_resnet18_ends_in_a_batch_norm() -> None:
 
 
 @pytest.mark.parametrize("path", LIGHT, ids=lambda path: str(path.stem))
-def test_each_light_network_imports_in_nhwc_and_gives_tasks(path: Path, tmp_path: Path) -> None:
+def test_each_light_network_imports_in_nhwc_and_gives_tasks(path: Path) -> None:
     from crosstune.tuner.operations.import_network import run
     from crosstune.tuner.tasks import imported_from_answer
 
@@ -275,6 +275,14 @@ def test_each_light_network_imports_in_nhwc_and_gives_tasks(path: Path, tmp_path
     for task in imported.tasks:
         assert task.workload.output_count == 1
         assert not any(word in task.workload.name for word in ("conv2d_subtract", "conv2d_divide", "sqrt"))
+
+
+def test_every_operator_that_is_let_through_has_a_converter() -> None:
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    from crosstune.tuner.frontends.operators import SUPPORTED
+
+    assert set(onnx_frontend._get_convert_map()) >= SUPPORTED
 
 
 def test_there_are_nine_light_networks() -> None:

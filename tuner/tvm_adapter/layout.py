@@ -54,7 +54,8 @@ class Layout:
         parts = [f"{count} of {total} convolutions in {layout}" for layout, count in sorted(self.convolutions.items())]
         back = ", ".join(f"{name} ({count}x)" for name, count in sorted(self.fallbacks.items()))
         needed = f"; back to the original order for {back}" if back else ""
-        return f"{', '.join(parts)}; {self.transposes} transposes of activations left{needed}"
+        left = f"{self.transposes} transpose{'s' if self.transposes != 1 else ''} of activations left"
+        return f"{', '.join(parts)}; {left}{needed}"
 
 
 def to_channels_last(module: tvm.ir.IRModule, weights: Mapping[str, Weight], inputs: int) -> Layout:
