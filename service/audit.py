@@ -18,10 +18,11 @@ from sqlalchemy import Engine
 
 from crosstune.db.engine import create_engine, reading, retrying
 from crosstune.db.migrate import require_head
-from crosstune.db.repositories import devices, listing, targets
+from crosstune.db.repositories import devices, listing, projects, records, targets
 from crosstune.db.repositories.listing import AuditCandidate
+from crosstune.db.repositories.records import NewCandidate
 from crosstune.service.settings import Settings
-from crosstune.service.steps.tuning import round_request
+from crosstune.service.steps.tuning import new_measurement, round_request
 from crosstune.tuner.builder import Builder, BuildJob
 from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import Attempt, CrosstuneError, Quality, RoundRequest, TargetSpec
@@ -45,16 +46,18 @@ class Finding:
     detail: str = ""
 
 
-def run(settings: Settings, count: int, seed: int) -> dict[str, Any]:
+def run(settings: Settings, count: int, seed: int, record: bool = False) -> dict[str, Any]:
     """Audit the service's own database; see `audit_database`."""
-    return audit_database(settings.database_url, settings.run_timeout_s, settings.build_timeout_s, count, seed)
+    timeouts_s = (settings.build_timeout_s, settings.run_timeout_s)
+    return audit_database(settings.database_url, timeouts_s, count, seed, record)
 
 
 def audit_database(
-    database_url: str, run_timeout_s: float, build_timeout_s: float, count: int, seed: int
+    database_url: str, timeouts_s: tuple[float, float], count: int, seed: int, record: bool = False
 ) -> dict[str, Any]:
     """Re-measure up to `count` stored full measurements, bests first, over the targets that this machine can stand for.
 
+    timeouts_s: of one build and of one run. `record` adds the new measurements to the records, which are judged anew.
     Answers how many there were, how many were reproduced within 10 %, and each finding. CrosstuneError when there is
     nothing to audit.
     """
@@ -62,7 +65,7 @@ def audit_database(
     try:
         require_head(engine)
         with Template.start() as template:
-            findings = _audit(engine, template, (build_timeout_s, run_timeout_s), count, seed)
+            findings = _audit(engine, template, timeouts_s, count, seed, record)
     finally:
         engine.dispose()
     if not findings:
@@ -78,7 +81,9 @@ def audit_database(
     }
 
 
-def _audit(engine: Engine, template: Template, timeouts_s: tuple[float, float], count: int, seed: int) -> list[Finding]:
+def _audit(
+    engine: Engine, template: Template, timeouts_s: tuple[float, float], count: int, seed: int, record: bool
+) -> list[Finding]:
     machine = detect_machine(template)
     with reading(engine) as connection:
         rows = targets.list_page(connection, 200)
@@ -94,6 +99,8 @@ def _audit(engine: Engine, template: Template, timeouts_s: tuple[float, float], 
                 request = _request(engine, timeouts_s, spec, row.key, candidate)
                 attempt = _measure(engine, builder, runner, request, candidate)
                 findings.append(_finding(candidate, row.id, attempt))
+                if record:
+                    _record(engine, row.key, candidate, attempt)
     return findings
 
 
@@ -106,6 +113,7 @@ def _request(
             target=spec,
             target_key=target_key,
             workload_key=candidate.workload_key,
+            project_key=projects.get(connection).key,
             trials=1,
             seed=0,
             build_timeout_s=timeouts_s[0],
@@ -122,6 +130,20 @@ def _measure(
     with built, _device(engine):
         runner.reference(request.target)
         return runner.measure(built, request, Quality.FULL, None)
+
+
+def _record(engine: Engine, target_key: int, candidate: AuditCandidate, attempt: Attempt) -> None:
+    fresh = NewCandidate(candidate.schedule_sha256, candidate.trace, (new_measurement(attempt, None, None, None),))
+    retrying(
+        engine,
+        lambda connection: records.store(
+            connection,
+            target_key=target_key,
+            workload_key=candidate.workload_key,
+            candidates=[fresh],
+            project_key=projects.get(connection).key,
+        ),
+    )
 
 
 def _finding(candidate: AuditCandidate, target_id: str, attempt: Attempt) -> Finding:

@@ -19,7 +19,7 @@ from crosstune import __version__
 from crosstune.db import migrate
 from crosstune.db.engine import reading, retrying
 from crosstune.db.errors import StaleClaim
-from crosstune.db.repositories import devices, jobs, steps, workers
+from crosstune.db.repositories import devices, events, idempotency, jobs, steps, workers
 from crosstune.db.repositories.steps import Claim, StepKind
 from crosstune.service import work
 from crosstune.service.heart import Heart, Held, Stop
@@ -42,6 +42,8 @@ EXECUTORS: dict[str, Execute] = {
 RETRY_S = 1.0
 """Pause before a step whose child died, or that failed unexpectedly, is tried again (three times in all)."""
 ANNOUNCED_AT_ONCE = 4
+TIDY_S = 600.0
+"""Between two looks for what has been kept long enough."""
 THREADS = 1
 """One step at a time on a machine: a second would disturb what the first one measures."""
 
@@ -130,9 +132,13 @@ class Worker:
 
     def _sweep(self) -> None:
         """Announce what waits for this machine, again and again, and at once when a step has ended."""
+        tidy_at_s = time.monotonic()
         while not self._ended.is_set():
             try:
                 self._announce()
+                if time.monotonic() >= tidy_at_s:
+                    retrying(self._engine, _tidy)
+                    tidy_at_s = time.monotonic() + TIDY_S
             except DBAPIError as error:
                 logger.warning("the database cannot be asked for work: %s", error)
             self._look.wait(self._settings.sweep_s)
@@ -152,6 +158,12 @@ class Worker:
         with reading(self._engine) as connection:
             targets = devices.targets_of(connection, self.context.identity.device_key)
         return [work.GENERAL_QUEUE, *map(work.target_queue, targets)]
+
+
+def _tidy(connection: Connection) -> None:
+    """Forget idempotency keys and events that have been kept as long as was promised."""
+    idempotency.prune(connection)
+    events.prune(connection, time.time() - events.KEEP_S)
 
 
 def _cancel(connection: Connection, claim: Claim) -> None:

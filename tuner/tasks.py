@@ -24,7 +24,7 @@ def import_network(
     when the child did not come back in `timeout_s`.
     """
     sizes = {name: list(extents) for name, extents in shapes.items()}
-    answer = child.call(IMPORT, {"onnx_path": str(path), "shapes": sizes, "seed": seed}, timeout_s)
+    answer = child.call(IMPORT, {"onnx_path": str(path.resolve()), "shapes": sizes, "seed": seed}, timeout_s)
     return imported_from_answer(answer)
 
 

@@ -15,6 +15,7 @@ def audit(
     context: typer.Context,
     count: Annotated[int, typer.Option(min=1, help="Best schedules to measure again, chosen at random.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
+    record: Annotated[bool, typer.Option("--record", help="Add the new measurements to the records.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure stored bests again and compare.
@@ -26,7 +27,7 @@ def audit(
     from crosstune.service.database import told
 
     with told(settings), busy("measuring"):
-        report = plain(run(settings, count, seed))
+        report = plain(run(settings, count, seed, record))
     if as_json:
         print_json(report)
         return

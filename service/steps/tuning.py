@@ -34,6 +34,8 @@ from crosstune.tuner.contracts import (
 
 EXAMPLES = 1500
 """Newest measured programs of the target that the ranker learns from: trains in some tenths of a second."""
+SEEDS_PER_TARGET, MOST_SEEDS = 2, 4
+"""Schedules of the same workload on other targets that a first round tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ def _gather(context: WorkerContext, connection: Connection, claim: Claim) -> Rou
         target=TargetSpec.from_json(target.spec),
         target_key=target.key,
         workload_key=task.workload_key,
+        project_key=projects.get(connection, claim.project_id).key,
         trials=claim.input["trials"],
         # Every attempt draws anew, or a candidate that kills the search would be met again.
         seed=claim.input["seed"] + 1_000_003 * claim.attempt,
@@ -105,18 +108,23 @@ def round_request(
     target: TargetSpec,
     target_key: int,
     workload_key: int,
+    project_key: int,
     trials: int,
     seed: int,
     build_timeout_s: float,
     run_timeout_s: float,
 ) -> RoundRequest:
-    """A round with everything that the database knows of the workload and of programs on the target."""
+    """A round with everything that the database knows of the workload and of programs on the target.
+
+    The first round of a workload also starts from its best schedules on other targets.
+    """
     known = schedules.known(connection, target_key, workload_key, FEATURE_LAYOUT)
+    seeds = [] if known else _seeds(connection, target_key, workload_key, project_key)
     examples = schedules.examples(connection, target_key, FEATURE_LAYOUT, EXAMPLES)
     return RoundRequest(
         target=target,
         workload=load_workload(connection, workload_key),
-        known=tuple(_known(record) for record in known),
+        known=(*seeds, *map(_known, known)),
         examples=tuple(TrainingExample(one.group, one.features, one.latency_s) for one in examples),
         trials=trials,
         seed=seed,
@@ -138,6 +146,12 @@ def load_workload(connection: Connection, workload_key: int) -> Workload:
         tvm_version=row.tvm_version,
         pipeline_version=row.pipeline_version,
     )
+
+
+def _seeds(connection: Connection, target_key: int, workload_key: int, project_key: int) -> list[KnownSchedule]:
+    """Schedules without a verdict here, which the search takes as transfers to be tried."""
+    found = schedules.seeds(connection, target_key, workload_key, project_key, SEEDS_PER_TARGET, MOST_SEEDS)
+    return [KnownSchedule(one.trace, one.schedule_sha256, None, None, None) for one in found]
 
 
 def _known(record: KnownRecord) -> KnownSchedule:
@@ -243,11 +257,11 @@ def new_candidate(
         feature_layout=FEATURE_LAYOUT if candidate.features is not None else None,
         predicted_score=candidate.predicted_score,
         source=candidate.source,
-        measurements=tuple(_measurement(one, device_key, worker_key, claim) for one in candidate.attempts),
+        measurements=tuple(new_measurement(one, device_key, worker_key, claim) for one in candidate.attempts),
     )
 
 
-def _measurement(
+def new_measurement(
     attempt: Attempt, device_key: int | None, worker_key: int | None, claim: Claim | None
 ) -> NewMeasurement:
     return NewMeasurement(

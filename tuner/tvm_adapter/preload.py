@@ -46,7 +46,7 @@ def preload() -> None:
 
     _stub_tensor_intrinsics(tvm)
     import tvm.s_tir.meta_schedule
-    import tvm.s_tir.tensor_intrin.x86  # noqa: F401
+    import tvm.s_tir.tensor_intrin.x86
 
 
 def _answer_frozen_modules_at_once() -> None:
