@@ -62,7 +62,7 @@ def _sqlite_engine(url: URL, pool_size: int) -> Engine:
         # The driver would otherwise begin transactions by itself, and too late.
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
 
     @event.listens_for(engine, "begin")

@@ -68,9 +68,10 @@ def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> int:
     by_time = math.inf if job.budget_s is None else job.budget_s * TRIALS_PER_S
     fair = min(by_trials, by_time) / (ROUNDS_PER_TASK * len(rows))
     size = round_trials if math.isinf(fair) else max(SMALLEST_ROUND, math.ceil(fair))
-    left = math.inf if job.budget_trials is None else job.budget_trials - job.trials
+    left_by_trials = math.inf if job.budget_trials is None else job.budget_trials - job.trials
+    left_by_time = math.inf if job.budget_s is None else (job.budget_s - job.searched_s) * TRIALS_PER_S
     waiting = sum(row.rounds == 0 for row in rows)
-    share = left // waiting if waiting else left
+    share = min(left_by_trials, left_by_time) / waiting if waiting else left_by_trials
     return int(max(1, min(size, round_trials, share)))
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crosstune.service.cli.output import ABSENT, duration, flops, speedup, table, throughput
-from crosstune.service.client.errors import ApiError, ClientError
+from crosstune.service.client.errors import ApiError, ClientError, ServiceUnreachable
 from crosstune.service.schemas.jobs import FINAL_STATES, JobDetail, JobOut, JobState, JobTaskOut
 
 if TYPE_CHECKING:
@@ -185,12 +186,15 @@ def _watch(client: Client, job_id: str, show: Callable[[JobDetail], None]) -> Jo
     changes: queue.SimpleQueue[ClientError | None] = queue.SimpleQueue()
     # A daemon: when the view ends early (Ctrl-C), the stream is not waited for.
     threading.Thread(target=_listen, args=(client, job_id, changes), daemon=True).start()
+    job = client.get_job(job_id)
     while True:
-        job = client.get_job(job_id)
         show(job)
         if job.state in FINAL_STATES:
             return job
         _await_change(changes)
+        # While a service is being restarted the stream decides when to give up, and says so through `changes`.
+        with suppress(ServiceUnreachable):
+            job = client.get_job(job_id)
 
 
 def _listen(client: Client, job_id: str, changes: queue.SimpleQueue[ClientError | None]) -> None:

@@ -44,7 +44,7 @@ def create(services: Services, caller: Principal, body: TargetIn) -> Reply:
 
 
 def detect(services: Services, caller: Principal, body: DetectIn) -> Reply:
-    """Register this machine as a target, and as the device that stands for it."""
+    """Register this machine as a target, and as the device that stands for it; a new target is calibrated soon."""
     machine = services.hardware.machine()
     spec = _overridden(hardware.native(machine), body)
     services.hardware.validate(spec)
@@ -101,6 +101,9 @@ def _register(
         labels.replace(connection, caller.project_id, row.id, marks)
     if new:
         journal.note(connection, caller, "create", row.id)
+    if new and attributes:  # detected, so this machine can tell the rest by measuring
+        for device in standing:
+            work.enqueue_calibrate(connection, caller.project_id, row.id, device.id)
     return reply(201 if new else 200, _shown(connection, caller, [row])[0])
 
 

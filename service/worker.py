@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import threading
 import time
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +21,8 @@ from crosstune import __version__
 from crosstune.db import migrate
 from crosstune.db.engine import reading, retrying
 from crosstune.db.errors import StaleClaim
-from crosstune.db.repositories import devices, events, idempotency, jobs, steps, workers
+from crosstune.db.repositories import builds, devices, events, idempotency, jobs, steps, workers
+from crosstune.db.repositories.devices import DeviceState
 from crosstune.db.repositories.steps import Claim, StepKind
 from crosstune.service import work
 from crosstune.service.heart import Heart, Held, Stop
@@ -55,6 +58,7 @@ class Worker:
         folder = settings.data_dir / "children"
         folder.mkdir(parents=True, exist_ok=True)
         kill_orphans(folder)
+        _remove_leftovers(settings.data_dir, folder)
         heart = Heart(engine, identity.worker_id, identity.owner, settings.lease_s)
         self.context = WorkerContext(settings, engine, Store(settings.data_dir), heart, identity, folder)
         self._dispatcher = Dispatcher(make_broker(settings.redis_url), self.run_step, THREADS)
@@ -104,13 +108,14 @@ class Worker:
         """Store why a step ended without results: given back, cancelled, tried again or failed for good."""
         if held.stop is Stop.LOST:
             return
-        if held.stop is Stop.SHUTDOWN:
+        paused = held.stop is None and isinstance(error, Stopped)
+        if held.stop is Stop.SHUTDOWN or paused:
             retrying(self._engine, lambda connection: steps.release(connection, claim))
             return
         if held.stop is Stop.CANCELLED:
             retrying(self._engine, lambda connection: _cancel(connection, claim))
             return
-        expected = isinstance(error, CrosstuneError | Stopped)
+        expected = isinstance(error, CrosstuneError)
         logger.log(
             logging.WARNING if expected else logging.ERROR,
             "step %s (%s) failed: %s",
@@ -154,10 +159,22 @@ class Worker:
             self._dispatcher.announce(step.step_id, step.queue)
 
     def _queues(self) -> list[str]:
-        """What this worker serves now: general work, and its device's targets, those registered since included."""
+        """What this worker serves now: general work, and its device's targets, those registered since included.
+
+        A paused device measures nothing, so its work waits in the table and not in this worker's only thread.
+        """
+        identity = self.context.identity
         with reading(self._engine) as connection:
-            targets = devices.targets_of(connection, self.context.identity.device_key)
+            active = devices.get(connection, identity.device_id).state == DeviceState.ACTIVE
+            targets = devices.targets_of(connection, identity.device_key) if active else []
         return [work.GENERAL_QUEUE, *map(work.target_queue, targets)]
+
+
+def _remove_leftovers(data_dir: Path, children: Path) -> None:
+    """What a killed worker of this folder left behind; a folder has one worker at a time."""
+    shutil.rmtree(data_dir / "building", ignore_errors=True)
+    for path in children.glob("expected-*.npz"):
+        path.unlink(missing_ok=True)
 
 
 def _tidy(connection: Connection) -> None:
@@ -168,6 +185,8 @@ def _tidy(connection: Connection) -> None:
 
 def _cancel(connection: Connection, claim: Claim) -> None:
     steps.finish(connection, claim, steps.StepState.CANCELLED)
+    if claim.kind == StepKind.BUILD_NETWORK:
+        builds.fail(connection, claim.input["build_id"], "the job was cancelled")
     if claim.job_id is not None:
         jobs.settle_cancelled(connection, claim.job_id)
 

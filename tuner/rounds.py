@@ -119,13 +119,23 @@ class RoundRunner:
     def _measure(
         self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop
     ) -> tuple[bool, float | None]:
-        """Time the built trials under the device's lease; a disturbed batch is marked and measured once more."""
+        """Time the built trials under the device's lease; a disturbed batch is marked and measured once more.
+
+        When the second is disturbed too, so are its attempts: their record stays provisional until a quiet moment.
+        """
         stopped, reference_s = self._batch(request, trials, should_stop)
         if not stopped and self._disturbed(reference_s):
-            for trial in trials:
-                trial.attempts = [replace(a, disturbed=True) if a.latencies_s else a for a in trial.attempts]
+            self._mark(trials)
             stopped, reference_s = self._batch(request, trials, should_stop)
+            if self._disturbed(reference_s):
+                self._mark(trials)
         return stopped, reference_s
+
+    @staticmethod
+    def _mark(trials: Sequence[Trial]) -> None:
+        """Whatever was timed so far was timed beside something else."""
+        for trial in trials:
+            trial.attempts = [replace(a, disturbed=True) if a.latencies_s else a for a in trial.attempts]
 
     def _disturbed(self, reference_s: float | None) -> bool:
         best_s = self._runner.best_reference_s

@@ -13,14 +13,14 @@ from crosstune.service.cli.output import busy, plain, print_json, print_table
 
 def audit(
     context: typer.Context,
-    count: Annotated[int, typer.Option(min=1, help="Best schedules to measure again, chosen at random.")] = 50,
+    count: Annotated[int, typer.Option(min=1, help="Best schedules to measure again.")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the choice.")] = 0,
     record: Annotated[bool, typer.Option("--record", help="Add the new measurements to the records.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure stored bests again and compare.
 
-    They are chosen at random and measured in a fresh process on this machine; needs no running service.
+    The best of each workload first, workloads drawn at random, in fresh processes on this machine; needs no service.
     """
     settings = Connection.of(context).settings()
     from crosstune.service.audit import run

@@ -13,7 +13,7 @@ ShapesOption = Annotated[
     typer.Option("--shape", metavar="NAME:D,D,...", help="Size of an input with open dimensions; may be repeated."),
 ]
 LabelsOption = Annotated[
-    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label for the job; may be repeated.")
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label; may be repeated.")
 ]
 
 

@@ -25,7 +25,9 @@ COLUMNS = ("name", "id", "mcpu", "cores", "model", "devices")
 def detect(
     context: typer.Context,
     name: NameOption = None,
-    cores: Annotated[int | None, typer.Option(min=1, help="Cores that networks will use; else all physical.")] = None,
+    cores: Annotated[
+        int | None, typer.Option(min=1, help="Cores that networks will use; else all usable ones.")
+    ] = None,
     mcpu: Annotated[str | None, typer.Option(help="LLVM's processor name instead of the detected one.")] = None,
     mattr: MattrOption = None,
     label: LabelsOption = None,
@@ -49,6 +51,16 @@ def list_targets(context: typer.Context, limit: LimitOption = 50, as_json: JsonO
         print_json(targets)
         return
     print_table(None, COLUMNS, map(_row, targets), empty="no targets; `crosstune target detect` registers this machine")
+
+
+@group.command()
+def calibrate(context: typer.Context, target: str, as_json: JsonOption = False) -> None:
+    """Measure speed, bandwidth and loop overhead of the target's device soon; `target show` then tells them."""
+    step = connect(context).calibrate_target(target)
+    if as_json:
+        print_json(step)
+        return
+    stdout_console().print(f"{step.step}: {target} is calibrated as soon as its device is free")
 
 
 @group.command()

@@ -50,6 +50,8 @@ class EventStream:
                 if error.status not in BUSY_STATUSES:
                     raise
                 self._judge_break(error)
+            except ServiceUnreachable as error:  # it ended gracefully and is not back yet
+                self._judge_break(error)
             time.sleep(self._pause_s)
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
 

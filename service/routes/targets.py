@@ -93,5 +93,5 @@ def get_target(caller: Reader, services: ServicesDep, target: TargetPath) -> Tar
 def calibrate_target(
     caller: Submitter, services: ServicesDep, target: TargetPath, body: CalibrateIn, key: IdempotencyKey = None
 ) -> JSONResponse:
-    """Measure the device's bandwidth, speed and noise soon; the target's attributes then say `calibrated`."""
+    """Measure the device's speed, bandwidth and loop overhead soon; the target's attributes then say `calibrated`."""
     return targets.calibrate(services, caller, key, target, body).response()

@@ -103,7 +103,9 @@ class JobOut(Out):
         None, description="Sum over tasks of weight times best latency; known once every task has one."
     )
     build: str | None = Field(None, description="The build that the job ended with.")
-    stop_reason: str | None = Field(None, description="Why the search ended: budget, converged, cancelled, ...")
+    stop_reason: str | None = Field(
+        None, description="Why the search ended: trials used, time used, converged, cancelled, ..."
+    )
     failure: Failure | None = Field(None, description="What failed, when the job has failed.")
     waiting_for: str | None = Field(None, description="What keeps the job from running, in a sentence.")
     created_at: Time

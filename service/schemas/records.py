@@ -19,7 +19,9 @@ class RecordOut(Out):
     target: str
     workload: str
     schedule: str = Field(description="Identity of the schedule (sha256).")
-    latency_s: float | None = Field(None, description="Median; absent when the schedule failed.")
+    latency_s: float | None = Field(
+        None, description="Median; a lower bound when the quality is censored; absent when it failed."
+    )
     quality: str | None = None
     status: str = Field(description="valid, provisional, imported or withdrawn")
     invalidity: str | None = Field(None, description="Why there is no latency.")

@@ -24,7 +24,7 @@ from crosstune.db.repositories.builds import BuildRow
 from crosstune.db.repositories.jobs import JobState
 from crosstune.db.repositories.steps import Claim
 from crosstune.service.heart import Held
-from crosstune.service.steps.context import WorkerContext
+from crosstune.service.steps.context import Stopped, WorkerContext
 from crosstune.service.store import Stored
 from crosstune.tuner import archive, deploy
 from crosstune.tuner.contracts import BuildOutcome, BuildRequest, PinnedSchedule, TargetSpec
@@ -48,6 +48,8 @@ def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
     try:
         with held.on_stop(context.template.kill_children):
             outcome = _build(context, held, given.request)
+        if held.should_stop():  # its children were killed, so what they left says nothing about the network
+            raise Stopped
         stored = None
         if outcome.refused is None:
             packed = archive.pack(folder, folder.with_suffix(".tar"))

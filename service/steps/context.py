@@ -32,7 +32,7 @@ DEVICE_POLL_S = 0.05
 
 
 class Stopped(Exception):
-    """The work ended early because its step was cancelled, lost, or the worker shuts down; nothing went wrong."""
+    """The work ended early: its step was cancelled or lost, the worker shuts down, or the device was paused."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -80,6 +80,10 @@ class WorkerContext:
             runner=Runner(self.template, settings.run_timeout_s, self._known_references_s()),
         )
 
+    def _device_active(self) -> bool:
+        with reading(self.engine) as connection:
+            return devices.get(connection, self.identity.device_id).state == devices.DeviceState.ACTIVE
+
     def _known_references_s(self) -> dict[str, float]:
         """Latency of the reference kernel by target, where the target was calibrated."""
         found = {}
@@ -101,10 +105,13 @@ class WorkerContext:
 
     @contextmanager
     def measuring(self, held: Held) -> Iterator[None]:
-        """Hold this machine's device: one measures at a time, whatever the target. Raises Stopped while waiting."""
+        """Hold this machine's device: one measures at a time, whatever the target.
+
+        Raises Stopped when the step is to stop, or the device is paused, while waiting for it.
+        """
         lease = None
         while lease is None:
-            if held.should_stop():
+            if held.should_stop() or not self._device_active():
                 raise Stopped
             lease = retrying(
                 self.engine,

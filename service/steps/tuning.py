@@ -52,7 +52,8 @@ def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
     with reading(context.engine) as connection:
         given = _gather(context, connection, claim)
     result = context.rounds.run(given.request, lambda: context.measuring(held), held.should_stop)
-    gone_s = time.monotonic() - started_s
+    # Waiting for the device is nobody's tuning time.
+    gone_s = time.monotonic() - started_s - result.timings_s.get("wait_for_device", 0.0)
     retrying(context.engine, lambda connection: _store(context, connection, claim, given, result, gone_s))
 
 

@@ -66,6 +66,26 @@ def test_a_job_survives_the_death_of_its_service(service_process: Callable[..., 
     check_nothing_lost_nothing_doubled(service.data_dir, job)  # type: ignore[attr-defined]
 
 
+def test_a_service_that_is_stopped_while_it_builds_builds_again_when_it_is_back(
+    service_process: Callable[..., object], tiny_network: Path
+) -> None:
+    service = service_process(**FAST)
+    with Client(service.start()) as client:  # type: ignore[attr-defined]
+        target = client.detect_target().id
+        network = client.wait_network(client.upload_network(tiny_network).id)
+        body = JobIn(network=network.id, target=target, budget=Budget(trials=5))
+        job = client.create_job(body).id
+        for event in client.job_events(job):
+            if event.data.get("state") == JobState.BUILDING:
+                break
+    time.sleep(1.0)
+    service.stop()  # type: ignore[attr-defined]
+    with Client(service.start()) as client:  # type: ignore[attr-defined]
+        ended = client.wait(job, timeout_s=120)
+    assert ended.state is JobState.SUCCEEDED, ended.failure
+    check_nothing_lost_nothing_doubled(service.data_dir, job)  # type: ignore[attr-defined]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("seed", range(10))

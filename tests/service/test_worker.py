@@ -321,6 +321,42 @@ def check_everything_happened_once_after_a_stop(engine: Engine, job_id: str) -> 
     assert all(attempt == latest and state == "done" for _, attempt, latest, state in rows)
 
 
+def test_work_for_a_paused_device_waits_in_the_table_and_goes_on_when_it_is_resumed(
+    engine: Engine, make: Any, tmp_path: Path
+) -> None:
+    worker = make_worker(engine, tmp_path / "data", FakeRounds())
+    device = worker.context.identity.device_id
+    retrying(engine, lambda connection: devices.set_state(connection, device, devices.DeviceState.PAUSED))
+    job = submit(engine, make, worker)
+    worker.start()
+    time.sleep(0.5)
+    with reading(engine) as connection:
+        assert {step.state for step in steps.of_job(connection, job.id)} == {"queued"}
+    retrying(engine, lambda connection: devices.set_state(connection, device, devices.DeviceState.ACTIVE))
+    deadline_s = time.monotonic() + 20
+    while state_of(engine, job.id).trials < TRIALS:
+        assert time.monotonic() < deadline_s, "the job did not go on"
+        time.sleep(0.05)
+    worker.stop()
+
+
+def test_a_round_that_waits_when_its_device_is_paused_is_given_back_untried(
+    engine: Engine, make: Any, worker: Worker
+) -> None:
+    job = submit(engine, make, worker)
+    worker.run_step(queued_steps(engine)[0])
+    step_id = queued_steps(engine)[0]
+    device = worker.context.identity.device_id
+    retrying(engine, lambda connection: devices.set_state(connection, device, devices.DeviceState.PAUSED))
+    worker.run_step(step_id)
+    with reading(engine) as connection:
+        step = steps.get(connection, step_id)
+    assert step.state == "queued" and step.last_exit is None
+    retrying(engine, lambda connection: devices.set_state(connection, device, devices.DeviceState.ACTIVE))
+    run_rounds(engine, worker, lambda: state_of(engine, job.id).state is JobState.BUILDING)
+    check_everything_happened_once(engine, job.id)
+
+
 def test_a_round_that_kills_its_worker_every_time_is_poison_and_fails_its_job_only(
     engine: Engine, make: Any, worker: Worker
 ) -> None:

@@ -20,9 +20,20 @@ def test_the_task_with_more_time_to_save_comes_first() -> None:
 
 
 def test_exhausted_flat_and_busy_tasks_are_left_alone() -> None:
-    flat = task((1e-3,) * 6)
-    assert converged(flat)
+    flat = task((1e-6,) * 6)
+    assert converged(flat, network_s=1e-3)
     assert next_task([flat, task((1e-3,), exhausted=True), task((1e-3,), busy=True)]) is None
+
+
+def test_a_flat_task_that_is_most_of_the_network_is_not_given_up() -> None:
+    heavy, light = task((4e-3,) * 8), task((1e-5,) * 8)
+    assert not converged(heavy, network_s=5e-3)
+    assert converged(light, network_s=5e-3)
+    assert next_task([heavy, light]) == 0
+
+
+def test_even_a_heavy_task_ends_after_enough_flat_rounds() -> None:
+    assert converged(task((4e-3,) * 200), network_s=4e-3)
 
 
 def test_a_task_at_the_roofline_promises_nothing() -> None:
@@ -51,5 +62,6 @@ def test_the_network_estimate_needs_every_task() -> None:
 )
 def test_the_choice_is_always_an_open_task_or_none_is_left(tasks: list[TaskState]) -> None:
     chosen = next_task(tasks)
-    open_tasks = [i for i, one in enumerate(tasks) if not converged(one) and not one.busy]
+    network_s = sum(one.weight * one.bests_s[-1] for one in tasks if one.bests_s)
+    open_tasks = [i for i, one in enumerate(tasks) if not converged(one, network_s) and not one.busy]
     assert (chosen in open_tasks) if open_tasks else chosen is None

@@ -79,7 +79,9 @@ def test_this_machine_is_detected_with_attributes_and_its_device(api: Api) -> No
     device = api.get(f"/v1/devices/{target['devices'][0]}").json()
     assert (device["kind"], device["state"], device["targets"]) == ("local", "active", [target["id"]])
     assert not device["live"] and not device["measuring"]
+    assert [kind for kind, _, _ in api.steps()] == ["calibrate"]
     assert api.post("/v1/targets/detect").status_code == 200
+    assert len(api.steps()) == 1, "a known target is not calibrated again"
 
 
 def test_one_machine_stands_for_several_targets_through_one_device(api: Api) -> None:

@@ -1,0 +1,125 @@
+"""Bring the figures in README.md up to date with benchmarks/results: `python -m benchmarks.readme`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS, Claim
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+DEMO, CLAIMS = "demo", "claims"
+"""The blocks that are filled: what stands between `<!-- name -->` and `<!-- /name -->`."""
+RIGHT, LEFT = "---:", "---"
+ABSENT = "-"
+
+Report = Mapping[str, Any]
+"""The content of one file of results; see `benchmarks.report`."""
+
+
+class BlockMissing(ValueError):
+    """The text lacks a block, or has it more than once."""
+
+
+def main() -> None:
+    README.write_text(filled(README.read_text(), reports()))
+
+
+def reports(folder: Path = RESULTS) -> dict[str, Report]:
+    """The stored results by benchmark; empty where there are none."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def filled(text: str, found: Mapping[str, Report]) -> str:
+    """`text` with both blocks made from the results; a block whose results are missing becomes empty."""
+    demo = demo_block(found[DEMO]) if DEMO in found else ""
+    return replaced(replaced(text, DEMO, demo), CLAIMS, claims_table(found))
+
+
+def replaced(text: str, name: str, body: str) -> str:
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    pattern = re.compile(f"{re.escape(begin)}\n.*?{re.escape(end)}", re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise BlockMissing(f"there must be one block between {begin} and {end}")
+    inside = f"\n{body}\n\n" if body else ""
+    return pattern.sub(lambda _: f"{begin}\n{inside}{end}", text)
+
+
+def claims_table(found: Mapping[str, Report]) -> str:
+    """Every claim with its goal and the processor it was measured on."""
+    rows = [
+        (name, f"`{claim.id}`", _value(claim), _goal(claim), report["machine"]["cpu"])
+        for name, report in sorted(found.items())
+        for claim in (Claim(**fields) for fields in report["claims"])
+    ]
+    columns = ("benchmark", "claim", "value", "goal", "processor")
+    return _table(columns, (LEFT, LEFT, RIGHT, RIGHT, LEFT), rows) if rows else ""
+
+
+def demo_block(report: Report) -> str:
+    """The figures of the demo: its machine, the whole network, each task."""
+    data, machine = report["data"], report["machine"]
+    threads = machine["threads"]
+    where = f"{machine['cpu']}, {threads} thread{'' if threads == 1 else 's'}, {report['date'][:10]}"
+    return "\n\n".join([f"{where}.", network_table(data), tasks_table(data["tasks"])])
+
+
+def network_table(data: Mapping[str, Any]) -> str:
+    untuned_s, tuned_s = data["untuned_latency_s"], data["tuned_latency_s"]
+    rate, error = data["trials_per_s"], data["largest_error"]
+    rows = [
+        ("default schedules", f"{_milliseconds(untuned_s)} ms"),
+        ("tuned", f"{_milliseconds(tuned_s)} ms"),
+        ("onnxruntime, same cores and threads", f"{_milliseconds(data['onnxruntime_latency_s'])} ms"),
+        ("speed-up over default schedules", f"{untuned_s / tuned_s:.2f}x" if untuned_s and tuned_s else ABSENT),
+        ("largest output error against onnxruntime", ABSENT if error is None else f"{error:.1e}"),
+        ("trials", str(data["trials"])),
+        ("trials per second", ABSENT if rate is None else f"{rate:.2f}"),
+    ]
+    return _table(("network", ""), (LEFT, RIGHT), rows)
+
+
+def tasks_table(tasks: Iterable[Mapping[str, Any]]) -> str:
+    """One row per task, those that cost most without tuning first."""
+    rows = [
+        (
+            task["name"],
+            str(task["weight"]),
+            f"{task['flops'] / 1e6:.2f}",
+            _milliseconds(task["untuned_latency_s"]),
+            _milliseconds(task["best_latency_s"]),
+            _gigaflops(task["flops"], task["best_latency_s"]),
+        )
+        for task in sorted(tasks, key=lambda task: -task["weight"] * (task["untuned_latency_s"] or 0.0))
+    ]
+    columns = ("task", "calls", "MFLOP", "untuned ms", "best ms", "best GFLOP/s")
+    return _table(columns, (LEFT, RIGHT, RIGHT, RIGHT, RIGHT, RIGHT), rows)
+
+
+def _value(claim: Claim) -> str:
+    return "not measured" if claim.value is None else f"{claim.value:.4g} {claim.unit}".strip()
+
+
+def _goal(claim: Claim) -> str:
+    sign = "at least" if claim.better == "higher" else "at most"
+    return f"{sign} {claim.goal:g}{'' if claim.reached else ', missed'}"
+
+
+def _milliseconds(latency_s: float | None) -> str:
+    return ABSENT if latency_s is None else f"{1e3 * latency_s:.3f}"
+
+
+def _gigaflops(flops: float, latency_s: float | None) -> str:
+    return f"{flops / latency_s / 1e9:.1f}" if flops and latency_s else ABSENT
+
+
+def _table(columns: Sequence[str], rules: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, rules, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
