@@ -70,8 +70,8 @@ def start_threads(count: int) -> None:
 def _settle() -> None:
     """Bind this thread, which works as the pool's first, to core 0; the pool has bound its others to 1, 2, ...
 
-    TVM leaves this one free, so at first it often shares a core with the second thread, and all that is timed before the
-    kernel moves it (tens of milliseconds) takes twice as long. Comes after the first parallel loop, which frees it again.
+    TVM leaves this one free, so at first it often shares a core with the second thread, and what is timed before the
+    kernel moves it (tens of milliseconds) takes twice as long. Call it after the first parallel loop.
     """
     if os.environ.get("TVM_BIND_THREADS") != "0":
         os.sched_setaffinity(0, {0})
