@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,23 +58,19 @@ class Timing:
     cold: bool
 
 
+@cache
 def start_threads(count: int) -> None:
-    """Start this process's thread pool with `count` threads.
+    """Start this process's thread pool with `count` threads, this one its first; a second call changes nothing.
 
-    TVM binds them to cores 0, 1, ... whatever this process is allowed to use; where these differ they are left free.
+    TVM binds the others to cores 1, 2, ... whatever this process is allowed to use, and leaves this one free: it often
+    begins on the core of the second, and all that is timed before the kernel moves it takes twice as long. So it is
+    bound to core 0. Where this process may not use these cores, all are left free.
     """
-    if not set(range(count)) <= os.sched_getaffinity(0):
+    fits = set(range(count)) <= os.sched_getaffinity(0)
+    if not fits:
         os.environ["TVM_BIND_THREADS"] = "0"
     set_threads(count)
-
-
-def _settle() -> None:
-    """Bind this thread, which works as the pool's first, to core 0; the pool has bound its others to 1, 2, ...
-
-    TVM leaves this one free, so at first it often shares a core with the second thread, and what is timed before the
-    kernel moves it (tens of milliseconds) takes twice as long. Call it after the first parallel loop.
-    """
-    if os.environ.get("TVM_BIND_THREADS") != "0":
+    if fits:  # after the pool was started, whose threads would inherit it
         os.sched_setaffinity(0, {0})
 
 
@@ -102,8 +99,6 @@ def output_arrays(args: Args, output_count: int) -> list[Array]:
 def time_quick(kernel: Kernel, arrays: Sequence[Array], best_s: float | None) -> Timing:
     """Hot caches: one warm-up, then a few milliseconds; CENSORED as soon as it is clearly slower than `best_s`."""
     tensors = [runtime.tensor(array) for array in arrays]
-    _call_s(kernel, tensors)
-    _settle()
     warm_up_s = _call_s(kernel, tensors)
     if best_s is not None and warm_up_s > max(FIRST_CENSOR_RATIO * best_s, FIRST_CENSOR_S):
         return Timing((warm_up_s,), Quality.CENSORED, 1, False)
@@ -132,7 +127,6 @@ def time_full(kernel: Kernel, arrays: Sequence[Array], output_count: int) -> Tim
     """
     tensors = [runtime.tensor(array) for array in arrays]
     _call_s(kernel, tensors)
-    _settle()
     hot_s = _call_s(kernel, tensors)
     repeats = min(FULL_REPEATS_MOST, max(FULL_REPEATS, math.ceil(FULL_S / hot_s)))
     flush = tvm_ffi.get_global_func("cache_flush_cpu_non_first_arg")
@@ -145,7 +139,6 @@ def time_steadily(kernel: Kernel, arrays: Sequence[Array], repeats: int, least_s
     """Median seconds per call over `repeats` stretches of `least_s` in all."""
     tensors = [runtime.tensor(array) for array in arrays]
     _call_s(kernel, tensors)
-    _settle()
     once_s = min(_call_s(kernel, tensors), _call_s(kernel, tensors))
     return median(_evaluate(kernel, tensors, max(1, math.ceil(least_s / repeats / once_s)), repeats))
 
