@@ -61,7 +61,7 @@ def _sqlite_engine(url: URL, pool_size: int) -> Engine:
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         # The driver would otherwise begin transactions by itself, and too late.
         connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
 
@@ -71,6 +71,18 @@ def _sqlite_engine(url: URL, pool_size: int) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log: SQLite refuses this at once, without its time-out, while another one switches."""
+    for attempt in range(1, RETRIES + 1):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if attempt == RETRIES or "locked" not in str(error):
+                raise
+        _back_off(attempt)
 
 
 def _postgresql_engine(url: URL, pool_size: int) -> Engine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -81,6 +82,28 @@ def test_many_processes_may_upgrade_at_once(empty_url: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    assert failures == []
+
+
+def test_many_may_open_a_new_sqlite_file_at_once(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def connect(url: str) -> None:
+        engine = create_engine(url)
+        try:
+            engine.connect().close()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test must show it
+            failures.append(error)
+        finally:
+            engine.dispose()
+
+    for number in range(20):
+        url = f"sqlite:///{tmp_path}/{number}.sqlite"
+        threads = [threading.Thread(target=connect, args=(url,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert failures == []
 
 
