@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 
 
 class Status(StrEnum):
@@ -60,9 +61,10 @@ class Verdict:
 def judge(measurements: Sequence[Evidence]) -> Verdict:
     """The verdict on a schedule.
 
-    A permanent failure outweighs any latency. Else the lowest median among full, undisturbed measurements; without one
-    the lowest quick one; without any undisturbed one the same among imported, then among disturbed ones; at last the
-    highest lower bound of those that were stopped early. A transient failure counts only where there is no latency.
+    A permanent failure outweighs any latency. Else the median over the full, undisturbed measurements, not the lowest,
+    which is a lucky one; without any the median over the quick ones; without any undisturbed one the same over
+    imported, then over disturbed ones; at last the highest lower bound of those that were stopped early. A transient
+    failure counts only where there is no latency.
     """
     counted = [one for one in measurements if one.status != Status.WITHDRAWN]
     if not counted:
@@ -76,7 +78,7 @@ def judge(measurements: Sequence[Evidence]) -> Verdict:
         for quality in (FULL, QUICK):
             latencies = _latencies(timed, quality, statuses)
             if latencies:
-                return Verdict(status, min(latencies), quality, None, False, len(transient))
+                return Verdict(status, median(latencies), quality, None, False, len(transient))
     bounds = [one for one in timed if one.quality == CENSORED]
     if bounds:
         return Verdict(_status(bounds), max(_latencies(bounds, CENSORED)), CENSORED, None, False, len(transient))

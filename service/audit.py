@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -31,7 +31,9 @@ from crosstune.tuner.targets import can_measure, detect_machine
 
 TOLERANCE = 0.1
 """A stored latency is reproduced when the new one differs by at most this share of it."""
-LEASE_S = 120.0
+TRIES = 5
+"""Measurements of one record at most, while something else disturbs them; the last then counts."""
+LEASE_S = 300.0
 """Longer than any one measurement may take, since nothing renews it."""
 WAIT_S = 600.0
 
@@ -128,8 +130,14 @@ def _measure(
     if isinstance(built, Attempt):
         return built
     with built, _device(engine):
-        runner.reference(request.target)
-        return runner.measure(built, request, Quality.FULL, None)
+        for _ in range(TRIES):
+            before_s = runner.reference(request.target)
+            attempt = runner.measure(built, request, Quality.FULL, None)
+            if attempt.invalidity is not None:
+                return attempt
+            if not runner.disturbed(max(before_s, runner.reference(request.target))):
+                return attempt
+    return replace(attempt, disturbed=True)
 
 
 def _record(engine: Engine, target_key: int, candidate: AuditCandidate, attempt: Attempt) -> None:

@@ -29,8 +29,6 @@ CONTENDER_RATIO = 1.15
 """A quick latency within this factor of the best quick one earns a full measurement: cold weights reorder that much."""
 CONTENDERS = 4
 """Full measurements per round at most; they cost ten cold runs each."""
-DISTURBED_RATIO = 1.25
-"""Reference kernel against its best: above this something else ran beside the batch."""
 
 
 @dataclass(slots=True)
@@ -45,6 +43,12 @@ class Trial:
     def quick_s(self) -> float | None:
         times = [median(a.latencies_s) for a in self.attempts if a.quality is Quality.QUICK and a.latencies_s]
         return min(times) if times else None
+
+    @property
+    def full_s(self) -> float | None:
+        """The median over the full measurements, as the record will be judged."""
+        undisturbed = [a for a in self.attempts if a.quality is Quality.FULL and a.latencies_s and not a.disturbed]
+        return median([median(a.latencies_s) for a in undisturbed]) if undisturbed else None
 
     @property
     def failed(self) -> bool:
@@ -125,7 +129,7 @@ class RoundRunner:
         best schedule at all. `reference_ratio` in its conditions tells.
         """
         stopped, reference_s = self._batch(request, trials, should_stop)
-        if not stopped and self._disturbed(reference_s):
+        if not stopped and reference_s is not None and self._runner.disturbed(reference_s):
             self._mark(trials)
             stopped, reference_s = self._batch(request, trials, should_stop)
         return stopped, reference_s
@@ -135,10 +139,6 @@ class RoundRunner:
         """Whatever was timed so far was timed beside something else."""
         for trial in trials:
             trial.attempts = [replace(a, disturbed=True) if a.latencies_s else a for a in trial.attempts]
-
-    def _disturbed(self, reference_s: float | None) -> bool:
-        best_s = self._runner.best_reference_s
-        return reference_s is not None and best_s is not None and reference_s > DISTURBED_RATIO * best_s
 
     def _batch(
         self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop
@@ -165,18 +165,23 @@ class RoundRunner:
         for trial in contenders(trials, best_quick_s, best_full_s is None):
             if should_stop():
                 return True
-            assert trial.built is not None
-            attempt = self._runner.measure(trial.built, request, Quality.FULL, best_full_s)
-            latency_s = median(attempt.latencies_s) if attempt.latencies_s else None
-            if latency_s is not None and (best_full_s is None or latency_s < best_full_s):
-                wrong = self._runner.check(trial.built, request)
-                if wrong is not None:
-                    self._note(trial, wrong)
-                    continue
-                attempt = replace(attempt, conditions={**attempt.conditions, "checked": True})
-                best_full_s = latency_s
-            self._note(trial, attempt)
+            self._measure_in_full(request, trial, best_full_s)
+            if not trial.failed:
+                best_full_s = _best((best_full_s, trial.full_s))
         return False
+
+    def _measure_in_full(self, request: RoundRequest, trial: Trial, best_full_s: float | None) -> None:
+        """Once; what would be the best is checked and measured again, since the luckiest of many measurements wins."""
+        assert trial.built is not None
+        attempt = self._runner.measure(trial.built, request, Quality.FULL, best_full_s)
+        latency_s = median(attempt.latencies_s) if attempt.latencies_s else None
+        if latency_s is None or (best_full_s is not None and latency_s >= best_full_s):
+            self._note(trial, attempt)
+        elif (wrong := self._runner.check(trial.built, request)) is not None:
+            self._note(trial, wrong)
+        else:
+            self._note(trial, replace(attempt, conditions={**attempt.conditions, "checked": True}))
+            self._note(trial, self._runner.measure(trial.built, request, Quality.FULL, best_full_s))
 
     @staticmethod
     def _note(trial: Trial, attempt: Attempt) -> None:

@@ -36,6 +36,8 @@ FULL_FACTOR = 3.0
 """A full measurement may take this many times as long as a quick one."""
 UNSCHEDULED_S = 120.0
 """The plain loops of a workload run on one thread, at a hundredth of the speed."""
+DISTURBED_RATIO = 1.25
+"""Reference kernel against its best: above this something else is running."""
 KEPT = 32
 """Expected outputs kept in files, and reference kernels kept ready."""
 
@@ -75,7 +77,7 @@ class Runner:
         return None if self._last_reference is None else self._best_references_s[self._last_reference[0]]
 
     def reference(self, target: TargetSpec) -> float:
-        """Seconds that the target's reference kernel takes now; far above `best_reference_s` something else is running.
+        """Seconds that the target's reference kernel takes now; see `disturbed`.
 
         Raises ChildFailed when it cannot be run.
         """
@@ -84,6 +86,10 @@ class Runner:
         self._best_references_s[target.identity] = min(best_s, latency_s)
         self._last_reference = (target.identity, latency_s)
         return latency_s
+
+    def disturbed(self, reference_s: float) -> bool:
+        """Whether the reference kernel was so slow that what was timed beside it is not to be believed."""
+        return self.best_reference_s is not None and reference_s > DISTURBED_RATIO * self.best_reference_s
 
     def measure(self, built: Built, request: RoundRequest, quality: Quality, best_s: float | None) -> Attempt:
         """Time a candidate (QUICK or FULL); CENSORED as soon as it is clearly slower than `best_s`.

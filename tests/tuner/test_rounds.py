@@ -15,6 +15,7 @@ from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import (
     Attempt,
+    CandidateResult,
     ImportedNetwork,
     Invalidity,
     KnownSchedule,
@@ -106,6 +107,10 @@ def known(result: RoundResult) -> tuple[KnownSchedule, ...]:
     return tuple(found)
 
 
+def full_s(candidate: CandidateResult) -> float:
+    return median([median(one.latencies_s) for one in candidate.attempts if one.quality is Quality.FULL])
+
+
 def test_a_round_measures_the_default_first_and_checks_what_becomes_best(
     rounds: RoundRunner, request_: RoundRequest
 ) -> None:
@@ -113,9 +118,11 @@ def test_a_round_measures_the_default_first_and_checks_what_becomes_best(
     assert result.candidates[0].source == "default"
     full = [one for one in result.candidates if one.attempts[-1].quality is Quality.FULL]
     assert result.candidates[0] in full
-    best = min(full, key=lambda one: median(one.attempts[-1].latencies_s))
-    assert best.attempts[-1].conditions["checked"] and best.attempts[-1].conditions["cold"]
-    assert best.attempts[-1].conditions["threads"] == request_.target.cores
+    best = min(full, key=full_s)
+    checked, again = best.attempts[-2:]
+    assert checked.quality is again.quality is Quality.FULL  # what would be best is measured twice
+    assert checked.conditions["checked"] and checked.conditions["cold"]
+    assert checked.conditions["threads"] == request_.target.cores
     assert set(result.timings_s) == {"search", "build", "wait_for_device", "run"}
 
 
