@@ -75,6 +75,17 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(seed: int) -> None:
         assert refused.detail
 
 
+@pytest.mark.parametrize("name", [b"Custom", b"only", b"weight", b"value"])
+def test_a_name_that_is_no_text_is_refused_wherever_it_is(name: bytes) -> None:
+    custom = helper.make_node("Custom", ["x", "weight"], ["value"], name="only")
+    network = model([custom, helper.make_node("Relu", ["value"], ["y"])], initialisers=[tensor("weight", 4)])
+    data = network.SerializeToString()
+    assert name in data
+    refused = refusal(data.replace(name, b"\xff" + name[1:]))
+    assert refused.code == "not_onnx"
+    assert "not UTF-8" in refused.detail
+
+
 def external(name: str = "w") -> onnx.TensorProto:
     hidden = tensor(name, 4)
     hidden.ClearField("raw_data")

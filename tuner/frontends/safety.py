@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
@@ -17,6 +18,8 @@ from crosstune.tuner.contracts import NetworkRefused
 OLDEST_OPSET = 7
 NEWEST_OPSET = min(24, onnx.defs.onnx_opset_version())
 STANDARD_DOMAINS = ("", "ai.onnx")
+FREE_TEXT = frozenset({"doc_string", "metadata_props", "producer_name", "producer_version"})
+"""Written for people: in whatever encoding, nothing here reads them."""
 MODEL_FIELDS = frozenset(field.number for field in onnx.ModelProto.DESCRIPTOR.fields)
 
 
@@ -46,6 +49,7 @@ def load_model(data: bytes, limits: Limits | None = None) -> onnx.ModelProto:
         raise too_large("file size in bytes", len(data), limits.model_bytes)
     model = _parse(data)
     _check_depth(model.graph, limits.nesting)
+    _check_text(model)
     refuse_external_data(model)
     _check_opsets(model)
     _check_size(model, limits)
@@ -121,6 +125,27 @@ def _check_depth(graph: onnx.GraphProto, levels_left: int) -> None:
         raise NetworkRefused("too_large", "sub-graphs are nested too deeply")
     for inner in _attribute_graphs(graph.node):
         _check_depth(inner, levels_left - 1)
+
+
+def _check_text(message: Any) -> None:
+    """Refuse names that are no text: protobuf hands them out as bytes, which compare with no other name."""
+    if isinstance(message, onnx.TensorProto):  # to list its fields would copy its values
+        _require_text("name", message.name)
+        return
+    for field, value in message.ListFields():
+        if field.name in FREE_TEXT or field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        single = isinstance(value, str | bytes) or hasattr(value, "ListFields")
+        for one in [value] if single else value:
+            if field.type == field.TYPE_STRING:
+                _require_text(field.name, one)
+            else:
+                _check_text(one)
+
+
+def _require_text(name: str, value: str | bytes) -> None:
+    if isinstance(value, bytes):
+        raise NetworkRefused("not_onnx", f"a {name} in the file is not UTF-8 text: {value[:80]!r}; it is damaged")
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
