@@ -21,6 +21,7 @@ from crosstune.db.migrate import require_head
 from crosstune.db.repositories import devices, listing, projects, records, targets
 from crosstune.db.repositories.listing import AuditCandidate
 from crosstune.db.repositories.records import NewCandidate
+from crosstune.service.calibrated import known_references_s
 from crosstune.service.settings import Settings
 from crosstune.service.steps.tuning import new_measurement, round_request
 from crosstune.tuner.builder import Builder, BuildJob
@@ -33,6 +34,8 @@ TOLERANCE = 0.1
 """A stored latency is reproduced when the new one differs by at most this share of it."""
 TRIES = 5
 """Measurements of one record at most, while something else disturbs them; the last then counts."""
+PATIENCE = 0.9
+"""An audit has time: see `Runner`."""
 LEASE_S = 300.0
 """Longer than any one measurement may take, since nothing renews it."""
 WAIT_S = 600.0
@@ -92,7 +95,7 @@ def _audit(
     usable = [row for row in rows if can_measure(TargetSpec.from_json(row.spec), machine) is None]
     findings: list[Finding] = []
     builder = Builder(template, 1, timeouts_s[0])
-    with Runner(template, timeouts_s[1]) as runner:
+    with Runner(template, timeouts_s[1], known_references_s(engine), PATIENCE) as runner:
         for row in usable:
             with reading(engine) as connection:
                 sample = listing.audit_sample(connection, row.key, count - len(findings), seed)
@@ -131,7 +134,7 @@ def _measure(
         return built
     with built, _device(engine):
         for _ in range(TRIES):
-            before_s = runner.reference(request.target)
+            before_s = runner.settle(request.target)
             attempt = runner.measure(built, request, Quality.FULL, None)
             if attempt.invalidity is not None:
                 return attempt

@@ -143,7 +143,7 @@ class RoundRunner:
     def _batch(
         self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop
     ) -> tuple[bool, float | None]:
-        before_s = self._runner.reference(request.target)
+        before_s = self._runner.settle(request.target)
         best_quick_s = _best(known.latency_s for known in request.known if known.quality is Quality.QUICK)
         for trial in trials:
             if should_stop():

@@ -7,6 +7,7 @@ spin for a tenth of a second after each parallel loop, bound to the very cores t
 from __future__ import annotations
 
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ FULL_FACTOR = 3.0
 """A full measurement may take this many times as long as a quick one."""
 UNSCHEDULED_S = 120.0
 """The plain loops of a workload run on one thread, at a hundredth of the speed."""
+SETTLE_S = 5.0
+"""The longest wait for a disturbance to pass: most of those of a virtual machine are over by then."""
 DISTURBED_RATIO = 1.25
 """Reference kernel against its best: above this something else is running."""
 KEPT = 32
@@ -55,7 +58,8 @@ class Expected:
 class Runner:
     """Measures in the children of built candidates; one thread at a time.
 
-    `known_references_s` has calibrated latencies of the reference kernel by target identity.
+    `known_references_s` has calibrated latencies of the reference kernel by target identity; `patience` is the share of
+    its time that it may wait for a disturbance to pass.
     """
 
     def __init__(
@@ -63,10 +67,12 @@ class Runner:
         template: Template,
         timeout_s: float = 10.0,
         known_references_s: Mapping[str, float] | None = None,
+        patience: float = 0.1,
         sandbox: str = "process",
     ) -> None:
         self._template, self._timeout_s, self._sandbox = template, timeout_s, sandbox
         self._best_references_s = dict(known_references_s or {})
+        self._patience, self._since_s, self._waited_s = patience, time.monotonic(), 0.0
         self._references: OrderedDict[str, Child] = OrderedDict()
         self._expected: OrderedDict[tuple[str, str], Expected] = OrderedDict()
         self._last_reference: tuple[str, float] | None = None
@@ -85,6 +91,19 @@ class Runner:
         best_s = self._best_references_s.get(target.identity, latency_s)
         self._best_references_s[target.identity] = min(best_s, latency_s)
         self._last_reference = (target.identity, latency_s)
+        return latency_s
+
+    def settle(self, target: TargetSpec) -> float:
+        """Wait until the reference kernel is as fast as it should be, or patience ends; its latency then.
+
+        It runs all the while: processors of a virtual machine that have been idle start off on the wrong cores.
+        """
+        began_s = time.monotonic()
+        most_s = min(SETTLE_S, self._patience * (began_s - self._since_s) - self._waited_s)
+        latency_s = self.reference(target)
+        while self.disturbed(latency_s) and time.monotonic() - began_s < most_s:
+            latency_s = self.reference(target)
+        self._waited_s += time.monotonic() - began_s
         return latency_s
 
     def disturbed(self, reference_s: float) -> bool:

@@ -66,7 +66,7 @@ def _build(context: WorkerContext, held: Held, request: BuildRequest) -> BuildOu
     timings = None
     if verification.refused is None:
         with context.measuring(held):
-            timings = deploy.time_network(context.template, compiled)
+            timings = deploy.time_network(context.template, compiled, context.runner)
     return deploy.finish(compiled, verification, timings)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from crosstune.db.engine import reading, retrying
-from crosstune.db.repositories import devices, targets
+from crosstune.db.repositories import devices
 from crosstune.db.repositories.steps import Claim
+from crosstune.service.calibrated import known_references_s
 from crosstune.service.heart import Heart, Held
 from crosstune.service.settings import Settings
 from crosstune.service.store import Store
@@ -25,8 +26,6 @@ from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
 from crosstune.tuner.targets import Machine, detect_machine
 
-MOST_TARGETS = 1000
-REFERENCE_FACT = "reference_kernel_s"
 DEVICE_POLL_S = 0.05
 """How often a worker that waits for the device looks whether it is free."""
 
@@ -72,32 +71,28 @@ class WorkerContext:
         return detect_machine(self.template)
 
     @cached_property
+    def runner(self) -> Runner:
+        return Runner(self.template, self.settings.run_timeout_s, known_references_s(self.engine))
+
+    @cached_property
     def rounds(self) -> RoundRunner:
         settings = self.settings
         return RoundRunner(
             searcher=Searcher(self.template),
             builder=Builder(self.template, settings.builders, settings.build_timeout_s),
-            runner=Runner(self.template, settings.run_timeout_s, self._known_references_s()),
+            runner=self.runner,
         )
 
     def _device_active(self) -> bool:
         with reading(self.engine) as connection:
             return devices.get(connection, self.identity.device_id).state == devices.DeviceState.ACTIVE
 
-    def _known_references_s(self) -> dict[str, float]:
-        """Latency of the reference kernel by target, where the target was calibrated."""
-        found = {}
-        with reading(self.engine) as connection:
-            for target in targets.list_page(connection, MOST_TARGETS):
-                for fact in targets.facts_of(connection, target.key):
-                    if fact.attribute == REFERENCE_FACT:
-                        found[target.identity] = float(fact.value)
-        return found
-
     def close(self) -> None:
         """End all children."""
         if "rounds" in self.__dict__:
             self.rounds.close()
+        if "runner" in self.__dict__:
+            self.runner.close()
         with self.template_lock:
             if self._template is not None:
                 self._template.close()
