@@ -6,6 +6,7 @@ spin for a tenth of a second after each parallel loop, bound to the very cores t
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections import OrderedDict
@@ -26,6 +27,7 @@ from crosstune.tuner.contracts import (
     TargetSpec,
     Workload,
 )
+from crosstune.tuner.settling import shake
 
 MEASURE = "operations.measure_candidate:run"
 EXPECTED = "operations.measure_candidate:expected"
@@ -38,7 +40,7 @@ FULL_FACTOR = 3.0
 UNSCHEDULED_S = 120.0
 """The plain loops of a workload run on one thread, at a hundredth of the speed."""
 SETTLE_S = 5.0
-"""The longest wait for a disturbance to pass: most of those of a virtual machine are over by then."""
+"""The longest wait for a disturbance to pass."""
 DISTURBED_RATIO = 1.25
 """Reference kernel against its best: above this something else is running."""
 KEPT = 32
@@ -94,14 +96,12 @@ class Runner:
         return latency_s
 
     def settle(self, target: TargetSpec) -> float:
-        """Wait until the reference kernel is as fast as it should be, or patience ends; its latency then.
-
-        It runs all the while: processors of a virtual machine that have been idle start off on the wrong cores.
-        """
+        """Wait until the reference kernels are as fast as they should be, or patience ends; their latency then."""
         began_s = time.monotonic()
         most_s = min(SETTLE_S, self._patience * (began_s - self._since_s) - self._waited_s)
         latency_s = self.reference(target)
         while self.disturbed(latency_s) and time.monotonic() - began_s < most_s:
+            shake(sorted(os.sched_getaffinity(0))[: target.cores])
             latency_s = self.reference(target)
         self._waited_s += time.monotonic() - began_s
         return latency_s
