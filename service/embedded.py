@@ -48,6 +48,7 @@ def embedded_service(data_dir: Path | None = None) -> Iterator[str]:
         yield found.url
         return
     command = [sys.executable, "-m", "crosstune.service.cli", "serve", "--port", "0", "--json"]
+    command += ["--parent", str(os.getpid())]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [*command, "--data-dir", str(folder)], stdout=subprocess.PIPE, stderr=log, start_new_session=True

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +15,8 @@ from crosstune.service.cli.connection import Connection
 from crosstune.service.cli.options import JsonOption
 from crosstune.service.cli.output import print_json_line, stdout_console
 
+PARENT_POLL_S = 0.5
+
 
 def serve(
     context: typer.Context,
@@ -19,6 +24,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the artifacts.")] = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Answer requests only; others do the work.")] = False,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process, our parent, does.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the service.
@@ -39,7 +45,16 @@ def serve(
         console = stdout_console()
         console.print(f"crosstune answers at [bold]{url}[/bold] (data in {settings.data_dir}); Ctrl-C ends it")
 
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True, name="parent").start()
     run(settings, ready)
+
+
+def _end_with(parent: int) -> None:
+    """A service that was started for a program must not go on alone when that program was killed."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def register(application: typer.Typer) -> None:

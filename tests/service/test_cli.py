@@ -62,6 +62,22 @@ def test_help_answers_within_a_second_and_imports_neither_tvm_nor_torch_nor_the_
     assert min(times_s) < 1.0
 
 
+def test_an_embedded_service_ends_when_the_program_that_started_it_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from crosstune.service.embedded import embedded_service\n"
+        "with embedded_service(Path(sys.argv[1])) as url: print(url, flush=True); time.sleep(100)"
+    )
+    program = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None and program.stdout.readline().startswith("http")
+    assert running.find(tmp_path) is not None
+    program.kill()
+    program.wait()
+    deadline_s = time.monotonic() + 20
+    while running.find(tmp_path) is not None:
+        assert time.monotonic() < deadline_s, "the service goes on alone"
+        time.sleep(0.1)
+
+
 def test_importing_the_package_costs_next_to_nothing() -> None:
     script = (
         "import time, sys; began = time.perf_counter(); import crosstune; spent = time.perf_counter() - began\n"
