@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from crosstune.cost_model.errors import CostModelError
 from crosstune.service.cli.connection import Connection
 from crosstune.service.cli.options import JsonOption
 from crosstune.service.cli.output import note, print_json
@@ -21,7 +22,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except CrosstuneError as error:
+        except (CrosstuneError, CostModelError) as error:
             note(f"error: {error}")
             raise typer.Exit(1) from error
         except ValueError as error:

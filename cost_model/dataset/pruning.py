@@ -1,0 +1,125 @@
+"""Write a smaller data set: failures and exact duplicates go first, then a method chooses what is kept.
+
+Part by part, since a part holds whole files and so, but for mixed logs, whole tasks: memory holds one part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crosstune.cost_model.dataset import columns
+from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, Part
+from crosstune.cost_model.errors import CostModelError
+from crosstune.cost_model.pruning.methods import Method
+from crosstune.cost_model.pruning.samples import Indices, Samples, summary
+from crosstune.cost_model.tokens.schedule import steps_of
+
+TASK = ("workload", "target", "device")
+
+
+class NotEmpty(CostModelError):
+    """The folder to write to holds a data set already."""
+
+
+@dataclass(frozen=True, slots=True)
+class PruningReport:
+    """Counts of records; `kept_by_source` and `dropped_by_source` are of those that the method chose among."""
+
+    method: str
+    parameters: dict[str, Any]
+    seed: int
+    records: int
+    failures: int
+    duplicates: int
+    kept: int
+    kept_by_source: dict[str, int]
+    dropped_by_source: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def prune(
+    source: DatasetFolder,
+    result: DatasetFolder,
+    method: Method,
+    seed: int,
+    progress: Callable[[int], None] = lambda _: None,
+) -> PruningReport:
+    """Write what `method` keeps of `source` into the empty folder `result`; `progress` is told the records read.
+
+    Raises NotEmpty, NoDataset, or WrongLayout for a part of another version.
+    """
+    if result.parts():
+        raise NotEmpty(f"{result.path} already holds a data set; name a new folder")
+    result.path.mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    kept_by, dropped_by = Counter[str](), Counter[str]()
+    for number, path in enumerate(source.record_files(), 1):
+        columns.check_layout(path, columns.RECORDS)
+        table = pq.read_table(path)
+        clean, failures, duplicates = _clean(table)
+        chance = np.random.default_rng([seed, number])
+        kept = clean[method.keep(_samples(table, clean, method.needs_features), chance)] if clean.size else clean
+        chosen = table.take(kept)
+        pq.write_table(chosen.cast(columns.RECORDS), result.records_path(number), compression="zstd")
+        result.finish(Part(number, _reports(chosen)))
+        counts += Counter(records=len(table), failures=failures, duplicates=duplicates, kept=len(kept))
+        kept_by.update(chosen.column("source").to_pylist())
+        dropped_by.update(table.take(np.setdiff1d(clean, kept)).column("source").to_pylist())
+        progress(len(table))
+    return PruningReport(
+        method=method.name,
+        parameters=asdict(method),  # type: ignore[call-overload]
+        seed=seed,
+        **{name: counts[name] for name in ("records", "failures", "duplicates", "kept")},
+        kept_by_source=dict(kept_by),
+        dropped_by_source=dict(dropped_by),
+    )
+
+
+def _clean(table: pa.Table) -> tuple[Indices, int, int]:
+    """Indices of valid programs, the first of each set of equal ones; how many failed, how many were equal."""
+    seen: set[bytes] = set()
+    clean: list[int] = []
+    failures = 0
+    names = (*TASK, "trace", "invalidity")
+    for index, (*task, trace, invalidity) in enumerate(_rows(table, names)):
+        if invalidity is not None:
+            failures += 1
+            continue
+        key = hashlib.blake2b("\0".join([*task, trace]).encode(), digest_size=16).digest()
+        if key not in seen:
+            seen.add(key)
+            clean.append(index)
+    return np.asarray(clean, dtype=np.int64), failures, len(table) - failures - len(clean)
+
+
+def _samples(table: pa.Table, clean: Indices, with_features: bool) -> Samples:
+    rows = table.take(clean)
+    numbers: dict[tuple[str, ...], int] = {}
+    tasks = np.array([numbers.setdefault(task, len(numbers)) for task in _rows(rows, TASK)], dtype=np.int64)
+    latencies_s = np.array([float(np.mean(runs)) for runs in rows.column("latencies_s").to_pylist()])
+    fastest_s = np.full(len(numbers), np.inf)
+    np.minimum.at(fastest_s, tasks, latencies_s)
+    features = np.zeros((len(rows), 0), dtype=np.float32)
+    if with_features:
+        features = np.stack([summary(steps_of(kind, trace)) for kind, trace in _rows(rows, ("format", "trace"))])
+    return Samples(tasks, fastest_s[tasks] / latencies_s, features)
+
+
+def _reports(kept: pa.Table) -> list[FileReport]:
+    counts = Counter(_rows(kept, ("source", "file")))
+    return [FileReport(source, file, 0, records=count) for (source, file), count in counts.items()]
+
+
+def _rows(table: pa.Table, names: Sequence[str]) -> Any:
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)

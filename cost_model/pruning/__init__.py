@@ -1,0 +1,1 @@
+"""Which measured programs are worth training on: less data, the same accuracy."""

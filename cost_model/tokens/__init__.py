@@ -1,0 +1,1 @@
+"""Programs, schedules and hardware as tokens that a model attends over."""
