@@ -16,6 +16,7 @@ from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.columns import Writer
 from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, Part
 from crosstune.cost_model.dataset.pruning import NotEmpty, prune
+from crosstune.cost_model.dataset.statistics import count
 from crosstune.cost_model.pruning.methods import METHODS, LabelStratified, NearDuplicates, RandomShare, TaskDiverse
 from crosstune.cost_model.pruning.samples import COLUMNS, Samples, summary
 from crosstune.cost_model.tokens.vocabulary import Kind, Step
@@ -112,6 +113,7 @@ def test_a_pruned_data_set_holds_whole_rows_and_says_what_was_dropped(
     assert report.kept + sum(report.dropped_by_source.values()) == 38
     assert all(row in whole and row["invalidity"] is None for row in kept)
     assert report.parameters["share"] == 0.5
+    assert count(result)["records"] == report.kept  # it is a data set like any other
 
 
 def test_a_folder_that_holds_a_data_set_is_not_written_over(folder: DatasetFolder) -> None:
