@@ -80,7 +80,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if attempt == RETRIES or "locked" not in str(error):
+            if attempt == RETRIES or not _locked(error):
                 raise
         _back_off(attempt)
 
@@ -176,9 +176,13 @@ def _back_off(attempt: int) -> None:
 def _repeatable(error: DBAPIError, committing: bool) -> bool:
     if getattr(error.orig, "sqlstate", None) in {_SERIALIZATION_FAILURE, _DEADLOCK_DETECTED}:
         return True
-    if isinstance(error.orig, sqlite3.OperationalError) and "locked" in str(error.orig):
+    if _locked(error.orig):
         return True
     return error.connection_invalidated and not committing
+
+
+def _locked(error: BaseException | None) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def is_postgresql(connection: Connection) -> bool:

@@ -15,9 +15,10 @@ measured_at     float64 or null       UTC seconds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,6 +73,11 @@ def check_layout(path: Path, schema: pa.Schema) -> None:
         raise WrongLayout(f"{path} has layout {layout.decode()}, this version reads {LAYOUT}; import its sources again")
 
 
+def rows(table: pa.Table | pa.RecordBatch, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """The named columns of each row, as Python values."""
+    return zip(*(table.column(name).to_pylist() for name in names), strict=True)
+
+
 class Writer:
     """Appends rows to a Parquet file, a row group at a time, so that memory does not grow with the file."""
 
@@ -105,10 +111,9 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
-            self.close()
-        else:  # what was written is thrown away by the caller
-            self._writer.close()
+        if kind is None:  # else what was written is thrown away by the caller
+            self._flush()
+        self._writer.close()
 
 
 def _array(values: Sequence[object], field: pa.Field) -> pa.Array:

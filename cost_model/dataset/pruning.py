@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ def _clean(table: pa.Table) -> tuple[Indices, int, int]:
     clean: list[int] = []
     failures = 0
     names = (*TASK, "trace", "invalidity")
-    for index, (*task, trace, invalidity) in enumerate(_rows(table, names)):
+    for index, (*task, trace, invalidity) in enumerate(columns.rows(table, names)):
         if invalidity is not None:
             failures += 1
             continue
@@ -106,20 +106,16 @@ def _clean(table: pa.Table) -> tuple[Indices, int, int]:
 def _samples(table: pa.Table, clean: Indices, with_features: bool) -> Samples:
     rows = table.take(clean)
     numbers: dict[tuple[str, ...], int] = {}
-    tasks = np.array([numbers.setdefault(task, len(numbers)) for task in _rows(rows, TASK)], dtype=np.int64)
+    tasks = np.array([numbers.setdefault(task, len(numbers)) for task in columns.rows(rows, TASK)], dtype=np.int64)
     latencies_s = np.array([float(np.mean(runs)) for runs in rows.column("latencies_s").to_pylist()])
     fastest_s = np.full(len(numbers), np.inf)
     np.minimum.at(fastest_s, tasks, latencies_s)
     features = np.zeros((len(rows), 0), dtype=np.float32)
     if with_features:
-        features = np.stack([summary(steps_of(kind, trace)) for kind, trace in _rows(rows, ("format", "trace"))])
+        features = np.stack([summary(steps_of(kind, trace)) for kind, trace in columns.rows(rows, ("format", "trace"))])
     return Samples(tasks, fastest_s[tasks] / latencies_s, features)
 
 
 def _reports(kept: pa.Table) -> list[FileReport]:
-    counts = Counter(_rows(kept, ("source", "file")))
+    counts = Counter(columns.rows(kept, ("source", "file")))
     return [FileReport(source, file, 0, records=count) for (source, file), count in counts.items()]
-
-
-def _rows(table: pa.Table, names: Sequence[str]) -> Any:
-    return zip(*(table.column(name).to_pylist() for name in names), strict=True)

@@ -60,8 +60,7 @@ def count(folder: DatasetFolder, vocabulary: bool = False) -> dict[str, Any]:
     groups: defaultdict[Group, GroupCounts] = defaultdict(GroupCounts)
     names = [*COUNTED, "trace"] if vocabulary else COUNTED
     for batch in _batches(folder, names):
-        for row in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-            source, kind, device, target, workload, invalidity, *trace = row
+        for source, kind, device, target, workload, invalidity, *trace in columns.rows(batch, names):
             group = groups[source, kind, device, target]
             group.records += 1
             group.per_workload[workload] += 1

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import log2, prod
+from math import prod
 from typing import Any
 
-from crosstune.cost_model.tokens.vocabulary import MISFITS, WIDTH, Kind, Step, known, scope_value
+from crosstune.cost_model.tokens.vocabulary import MISFITS, WIDTH, Kind, Step, known, log_value, scope_value
 
 ANNOTATIONS: Mapping[int, tuple[Kind, float]] = {
     0: (Kind.PRAGMA, 0.0),
@@ -56,7 +56,7 @@ def _outer_first(extent: Any, lengths: Sequence[Any], inner_to_outer: bool) -> l
 
 
 def _split_token(step: Sequence[Any], extent: Any, factors: Sequence[float]) -> Step:
-    values = (_log(_number(extent or 0)), *(_log(factor) for factor in factors))
+    values = (log_value(_number(extent or 0)), *(log_value(factor) for factor in factors))
     return Step(Kind.SPLIT, step[1], values[:WIDTH])
 
 
@@ -76,11 +76,11 @@ def _follow_fused_split(step: Sequence[Any], steps: Sequence[Sequence[Any]]) -> 
 
 def _reorder(step: Sequence[Any], _: Sequence[Sequence[Any]]) -> Step:
     order = step[2]
-    return Step(Kind.REORDER, step[1], (_log(len(order)), *(_number(rank) / len(order) for rank in order))[:WIDTH])
+    return Step(Kind.REORDER, step[1], (log_value(len(order)), *(_number(rank) / len(order) for rank in order))[:WIDTH])
 
 
 def _fuse(step: Sequence[Any], _: Sequence[Sequence[Any]]) -> Step:
-    return Step(Kind.FUSE, step[1], (_log(len(step[2])), _number(step[2][0])))
+    return Step(Kind.FUSE, step[1], (log_value(len(step[2])), _number(step[2][0])))
 
 
 def _annotate(step: Sequence[Any], _: Sequence[Sequence[Any]]) -> Step:
@@ -91,7 +91,7 @@ def _annotate(step: Sequence[Any], _: Sequence[Sequence[Any]]) -> Step:
 def _pragma(step: Sequence[Any], _: Sequence[Sequence[Any]]) -> Step:
     name, _dollar, value = step[3].partition("$")
     if name == UNROLL_PRAGMA:
-        return Step(Kind.UNROLL, step[1], (_log(int(value)), _number(step[2])))
+        return Step(Kind.UNROLL, step[1], (log_value(int(value)), _number(step[2])))
     return Step(Kind.PRAGMA, step[1], ())
 
 
@@ -119,10 +119,6 @@ def _number(value: Any) -> float:
     if not isinstance(value, int | float):
         raise TypeError(f"{value!r} is not a number")
     return float(value)
-
-
-def _log(value: float) -> float:
-    return log2(1.0 + value)
 
 
 MAKERS: Mapping[str, Callable[[Sequence[Any], Sequence[Sequence[Any]]], Step]] = {

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log2, prod
+from math import prod
 from typing import Any
 
-from crosstune.cost_model.tokens.vocabulary import MISFITS, WIDTH, Kind, Step, known, scope_value
+from crosstune.cost_model.tokens.vocabulary import MISFITS, WIDTH, Kind, Step, known, log_value, scope_value
 
 POSTPROCESSING = "EnterPostproc"
 FINDING = frozenset(
@@ -124,17 +124,17 @@ def _remember_blocks(variables: _Variables, name: str, inputs: Sequence[Any], ou
 def _split(variables: _Variables, inputs: Sequence[Any], _: Sequence[Any]) -> Step:
     factors = [variables.number(value) for value in inputs[1:]]
     values = (prod(factors), *factors)  # the extent is 0 when a factor is not known
-    return Step(Kind.SPLIT, variables.block(inputs[0]), tuple(_log(value) for value in values)[:WIDTH])
+    return Step(Kind.SPLIT, variables.block(inputs[0]), tuple(log_value(value) for value in values)[:WIDTH])
 
 
 def _reorder(variables: _Variables, inputs: Sequence[Any], _: Sequence[Any]) -> Step:
     order = sorted(inputs, key=_index)
     ranks = (order.index(loop) / len(inputs) for loop in inputs)
-    return Step(Kind.REORDER, variables.block(inputs[0]), (_log(len(inputs)), *ranks)[:WIDTH])
+    return Step(Kind.REORDER, variables.block(inputs[0]), (log_value(len(inputs)), *ranks)[:WIDTH])
 
 
 def _fuse(variables: _Variables, inputs: Sequence[Any], _: Sequence[Any]) -> Step:
-    return Step(Kind.FUSE, variables.block(inputs[0]), (_log(len(inputs)),))
+    return Step(Kind.FUSE, variables.block(inputs[0]), (log_value(len(inputs)),))
 
 
 def _marked(kind: Kind) -> Maker:
@@ -151,7 +151,7 @@ def _bind(variables: _Variables, inputs: Sequence[Any], attributes: Sequence[Any
 
 def _annotate(variables: _Variables, inputs: Sequence[Any], attributes: Sequence[Any]) -> Step:
     kind = ANNOTATED.get(attributes[0], Kind.PRAGMA)
-    values = () if kind is Kind.PRAGMA else (_log(abs(variables.number(inputs[1]))),)
+    values = () if kind is Kind.PRAGMA else (log_value(abs(variables.number(inputs[1]))),)
     return Step(kind, variables.block(inputs[0]), values)
 
 
@@ -185,10 +185,6 @@ def _plain(kind: Kind) -> Maker:
 def _index(name: str) -> int:
     """12 of `l12`."""
     return int(name[1:])
-
-
-def _log(value: float) -> float:
-    return log2(1.0 + value)
 
 
 Maker = Callable[[_Variables, Sequence[Any], Sequence[Any]], Step]

@@ -29,7 +29,7 @@ found or drew stands in the tokens of those that use it.
 from __future__ import annotations
 
 from enum import IntEnum
-from math import isfinite
+from math import isfinite, log2
 from typing import NamedTuple
 
 
@@ -87,6 +87,11 @@ MISFITS = (AttributeError, IndexError, KeyError, TypeError, ValueError, Overflow
 def known(step: Step) -> bool:
     """Whether a model can be given it: a block that exists, and finite numbers."""
     return isinstance(step.block, int) and 0 <= step.block < MOST_BLOCKS and all(map(isfinite, step.values))
+
+
+def log_value(number: float) -> float:
+    """Extents, factors and counts as a model sees them: log2(1 + number)."""
+    return log2(1.0 + number)
 
 
 SCOPES = {"global": 0.0, "shared": 1.0, "local": 2.0}
