@@ -32,7 +32,9 @@ from crosstune.tuner.targets import can_measure, detect_machine
 
 TOLERANCE = 0.1
 """A stored latency is reproduced when the new one differs by at most this share of it."""
-TRIES = 5
+MEASUREMENTS = 3
+"""Of one record; the median over all their repeats counts, as a record is judged by the median of its measurements."""
+TRIES = 7
 """Measurements of one record at most, while something else disturbs them; the last then counts."""
 PATIENCE = 0.9
 """An audit has time: see `Runner`."""
@@ -132,6 +134,7 @@ def _measure(
     built = builder.build(BuildJob(request.workload.module, candidate.trace, request.target))
     if isinstance(built, Attempt):
         return built
+    undisturbed: list[Attempt] = []
     with built, _device(engine):
         for _ in range(TRIES):
             before_s = runner.settle(request.target)
@@ -139,8 +142,12 @@ def _measure(
             if attempt.invalidity is not None:
                 return attempt
             if not runner.disturbed(max(before_s, runner.reference(request.target))):
-                return attempt
-    return replace(attempt, disturbed=True)
+                undisturbed.append(attempt)
+            if len(undisturbed) == MEASUREMENTS:
+                break
+    if not undisturbed:
+        return replace(attempt, disturbed=True)
+    return replace(attempt, latencies_s=tuple(value for each in undisturbed for value in each.latencies_s))
 
 
 def _record(engine: Engine, target_key: int, candidate: AuditCandidate, attempt: Attempt) -> None:

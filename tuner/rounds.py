@@ -27,6 +27,8 @@ from crosstune.tuner.search import Proposal, Searcher
 
 CONTENDER_RATIO = 1.15
 """A quick latency within this factor of the best quick one earns a full measurement: cold weights reorder that much."""
+NEAR_BEST_RATIO = 1.1
+"""A full latency within this factor of the best is measured twice: of many measured once, the luckiest would follow."""
 CONTENDERS = 4
 """Full measurements per round at most; they cost ten cold runs each."""
 
@@ -171,11 +173,11 @@ class RoundRunner:
         return False
 
     def _measure_in_full(self, request: RoundRequest, trial: Trial, best_full_s: float | None) -> None:
-        """Once; what would be the best is checked and measured again, since the luckiest of many measurements wins."""
+        """Once; what comes near the best, and so may become it, is checked and measured again."""
         assert trial.built is not None
         attempt = self._runner.measure(trial.built, request, Quality.FULL, best_full_s)
         latency_s = median(attempt.latencies_s) if attempt.latencies_s else None
-        if latency_s is None or (best_full_s is not None and latency_s >= best_full_s):
+        if latency_s is None or (best_full_s is not None and latency_s >= NEAR_BEST_RATIO * best_full_s):
             self._note(trial, attempt)
         elif (wrong := self._runner.check(trial.built, request)) is not None:
             self._note(trial, wrong)

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from crosstune import Client
 from crosstune.db.engine import create_engine, reading
+from crosstune.db.repositories.steps import MAX_ATTEMPTS, StepState
 from crosstune.db.tables import Event, Job, Measurement, Record, Step, Task
 from crosstune.service.schemas.jobs import Budget, JobIn, JobState
 
@@ -29,6 +30,8 @@ def run_through_kills(service: object, network: Path, trials: int, kills: int, s
         job = client.create_job(body, key="the-only-job").id
     for _ in range(kills):
         time.sleep(draw.uniform(0.5, 6.0))
+        while not _may_die_again(service.data_dir):  # type: ignore[attr-defined]
+            time.sleep(0.2)
         service.kill()  # type: ignore[attr-defined]
         with Client(service.start()) as client:  # type: ignore[attr-defined]
             assert client.create_job(body, key="the-only-job").id == job
@@ -37,6 +40,16 @@ def run_through_kills(service: object, network: Path, trials: int, kills: int, s
         assert ended.state is JobState.SUCCEEDED, ended.failure
         assert ended.trials >= trials
     return job
+
+
+def _may_die_again(data_dir: Path) -> bool:
+    """Whether no unfinished step has died twice: a third time would rightly make it poison, which is another test."""
+    engine = create_engine(f"sqlite:///{data_dir / 'crosstune.db'}")
+    unfinished = select(Step.attempt - Step.released).where(Step.state.in_([StepState.QUEUED, StepState.RUNNING]))
+    with reading(engine) as connection:
+        tries = connection.execute(unfinished).scalars().all()
+    engine.dispose()
+    return max(tries, default=0) < MAX_ATTEMPTS
 
 
 def check_nothing_lost_nothing_doubled(data_dir: Path, job_id: str) -> None:

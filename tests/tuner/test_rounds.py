@@ -120,7 +120,7 @@ def test_a_round_measures_the_default_first_and_checks_what_becomes_best(
     assert result.candidates[0] in full
     best = min(full, key=full_s)
     checked, again = best.attempts[-2:]
-    assert checked.quality is again.quality is Quality.FULL  # what would be best is measured twice
+    assert checked.quality is again.quality is Quality.FULL  # what may become best is measured twice
     assert checked.conditions["checked"] and checked.conditions["cold"]
     assert checked.conditions["threads"] == request_.target.cores
     assert set(result.timings_s) == {"search", "build", "wait_for_device", "run"}
