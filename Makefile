@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NETWORK ?=
 MINUTES ?=
 
-.PHONY: setup demo test lint networks benchmarks clean
+.PHONY: setup demo test lint networks held-out benchmarks clean
 
 setup: $(VENV)/.complete
 
@@ -33,6 +33,11 @@ networks:
 	.venv-exporters/bin/python -m pip install --quiet torch==2.13.0 transformers onnx onnxscript requests
 	.venv-exporters/bin/python -m pip install --quiet --no-deps pytorchcv
 	.venv-exporters/bin/python benchmarks/export_networks.py benchmarks/.cache/networks
+
+# The list of workloads that no cost model is trained on; needed again only when the graph pipeline changes.
+held-out: setup networks
+	.venv-exporters/bin/python benchmarks/export_networks.py --held-out benchmarks/.cache/held_out
+	$(BIN)/python -m benchmarks.hold_out
 
 benchmarks: setup
 	$(BIN)/python -m benchmarks

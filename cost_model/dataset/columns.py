@@ -11,6 +11,10 @@ trace           text                  canonical JSON of steps, or of [instructio
 latencies_s     list of float64       one value per run; empty when it failed
 invalidity      dictionary or null    why it failed
 measured_at     float64 or null       UTC seconds
+features        bytes or null         statement features, see cost_model.features
+quality         dictionary            quick | full | censored; '' where the log does not tell
+origin          dictionary            random | search | replay | repeat; '' where the log does not tell
+held_out        bool                  of a network that nothing may be trained on
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ import pyarrow.parquet as pq
 from crosstune.cost_model.errors import CostModelError
 from crosstune.cost_model.formats.record import Record, WorkloadRow
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Raised when a column changes its meaning; files of another layout are refused."""
 LAYOUT_KEY = b"crosstune_layout"
 ROW_GROUP = 16_384
@@ -47,6 +51,10 @@ RECORDS = pa.schema(
         ("latencies_s", pa.list_(pa.float64())),
         ("invalidity", _WORD),
         ("measured_at", pa.float64()),
+        ("features", pa.binary()),
+        ("quality", _WORD),
+        ("origin", _WORD),
+        ("held_out", pa.bool_()),
     ],
     metadata={LAYOUT_KEY: LAYOUT.encode()},
 )
@@ -137,6 +145,10 @@ def record_row(record: Record, source: str, file: str, device: str) -> tuple[obj
         record.latencies_s,
         record.invalidity,
         record.measured_at,
+        record.features,
+        record.quality,
+        record.origin,
+        record.held_out,
     )
 
 

@@ -34,6 +34,14 @@ class Record(NamedTuple):
     """UTC, seconds since the epoch."""
     line: int
     """In its file, from 1."""
+    features: bytes | None = None
+    """Statement features as cost_model.features packs them."""
+    quality: str = ""
+    """quick | full | censored (the latency is a lower bound); '' where the format does not tell."""
+    origin: str = ""
+    """How the program was chosen: random | search | replay (of another target's) | repeat (measured before)."""
+    held_out: bool = False
+    """Of a network that nothing may be trained on."""
 
 
 class WorkloadRow(NamedTuple):

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crosstune.cost_model.errors import CostModelError
-from crosstune.cost_model.formats.metaschedule import WORKLOADS
+from crosstune.cost_model.formats import collected, metaschedule
 
 ENDINGS = (".json", ".jsonl", ".ndjson", ".log")
 COMPRESSED = ".gz"
+NOT_RECORDS = (metaschedule.WORKLOADS, collected.WORKLOADS, collected.TARGETS)
 LEFT_OUT = frozenset({"network_info", "to_measure_programs"})
 """TenSet's folders of pickles, which are never opened, and of programs that were not measured."""
 
@@ -49,7 +50,7 @@ def _files_in(folder: Path) -> Iterator[SourceFile]:
 
 
 def _is_record_file(name: str) -> bool:
-    return name.removesuffix(COMPRESSED).endswith(ENDINGS) and WORKLOADS not in name
+    return name.removesuffix(COMPRESSED).endswith(ENDINGS) and not any(other in name for other in NOT_RECORDS)
 
 
 def _missing(path: Path) -> str:

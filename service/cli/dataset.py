@@ -15,7 +15,7 @@ import typer
 
 from crosstune.service.cli.connection import Connection
 from crosstune.service.cli.options import JsonOption
-from crosstune.service.cli.output import note, print_json, print_table
+from crosstune.service.cli.output import note, print_json, print_json_line, print_table
 
 if TYPE_CHECKING:
     from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport
@@ -69,6 +69,40 @@ def import_(
     else:
         reports = [_import_records(context, folder, Origin(source or "crosstune", device))]
     _tell(reports, as_json)
+
+
+@group.command()
+def collect(
+    networks: Annotated[list[Path], typer.Argument(help="ONNX files whose workloads are measured.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the collection; one that is there goes on.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MCPU:CORES", help="A target that this machine can stand for; again for more."),
+    ] = None,
+    programs: Annotated[int, typer.Option(min=8, max=256, help="Programs of each workload on each target.")] = 128,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long; it can go on later.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws and of the order.")] = 0,
+    held_out: Annotated[
+        bool, typer.Option("--held-out", help="Only workloads of the held-out networks, to test models on.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure programs of real networks on this machine, as several targets.
+
+    Run nothing else meanwhile, no service either. Without --target: this processor on all cores and on one, and the
+    instruction sets below its own.
+    """
+    from crosstune.tuner.collecting import Progress
+    from crosstune.tuner.collecting_here import collect_here
+
+    def tell(progress: Progress) -> None:
+        facts = {**asdict(progress), "target": f"{progress.target.mcpu}:{progress.target.cores}"}
+        if as_json:
+            print_json_line(facts)
+        else:
+            typer.echo("{total:>8,}  {target:16} {phase:8} {valid:>3} of {measured:<3} {workload}".format(**facts))
+
+    collect_here(out, networks, target or [], programs, minutes, seed, held_out, tell, note)
 
 
 @group.command()

@@ -165,6 +165,6 @@ def test_files_of_another_layout_are_refused(tmp_path: Path, monkeypatch: pytest
         check_layout(path, columns.RECORDS)
     Writer(path, columns.RECORDS).close()
     check_layout(path, columns.RECORDS)
-    monkeypatch.setattr(columns, "LAYOUT", "2")
-    with pytest.raises(WrongLayout, match="has layout 1, this version reads 2"):
+    monkeypatch.setattr(columns, "LAYOUT", "3")
+    with pytest.raises(WrongLayout, match="has layout 2, this version reads 3"):
         check_layout(path, columns.RECORDS)

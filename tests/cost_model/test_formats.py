@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from crosstune.cost_model.formats import lines as numbered
 from crosstune.cost_model.formats import metaschedule
 from crosstune.cost_model.formats.lines import Damaged, NumberedLines
-from crosstune.cost_model.formats.reading import parse_line, read_file
+from crosstune.cost_model.formats.reading import Surroundings, parse_line, read_file
 from crosstune.cost_model.formats.record import Fault, Item, Malformed, Record, WorkloadRow
 from crosstune.cost_model.formats.sources import NoRecords, SourceFile, record_files
 from crosstune.cost_model.formats.target_text import parse_target
@@ -101,12 +101,12 @@ def test_failures_are_records_with_a_reason() -> None:
     [(1, "replay"), (4, "runtime"), (5, "correctness"), (6, "timeout"), (7, "timeout"), (99, "unknown")],
 )
 def test_ansor_error_numbers_become_reasons(error: int, reason: str) -> None:
-    record = parse_line(changed(r=[[1e10], error, 1.0, 5]).encode(), 1, None, "")
+    record = parse_line(changed(r=[[1e10], error, 1.0, 5]).encode(), 1, Surroundings(""))
     assert (record.latencies_s, record.invalidity) == ((), reason)
 
 
 def test_a_sentinel_without_an_error_number_is_a_failure_too() -> None:
-    assert parse_line(changed(r=[[1e10], 0, 1.0, 5]).encode(), 1, None, "").invalidity == "unknown"
+    assert parse_line(changed(r=[[1e10], 0, 1.0, 5]).encode(), 1, Surroundings("")).invalidity == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_wrong_line_is_told_with_its_number_and_the_next_one_is_read(tmp_path:
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_record_or_malformed(line: bytes) -> None:
     try:
-        parse_line(line, 1, None, "")
+        parse_line(line, 1, Surroundings(""))
     except Malformed as error:
         assert str(error)
 
@@ -162,7 +162,7 @@ JSON_VALUES = st.recursive(
 def test_any_json_in_the_places_of_an_ansor_line_is_a_record_or_malformed(task: Any, result: Any) -> None:
     for value in ({"i": task, "r": result}, {"i": [task, [[], result]], "r": [[1.0], 0]}, [0, [task, result, "llvm"]]):
         try:
-            parse_line(json.dumps(value).encode(), 1, None, "")
+            parse_line(json.dumps(value).encode(), 1, Surroundings(""))
         except Malformed as error:
             assert str(error)
 

@@ -95,7 +95,7 @@ def folder(tmp_path: Path) -> DatasetFolder:
                 failed = index >= 20
                 row: list[Any] = [f"source {number}", f"{number}.json", index, "ansor", "v0.6", "", '{"kind":"llvm"}']
                 row += ["w", json.dumps(steps), [] if failed else [0.1 * (1 + index)], "compile" if failed else None]
-                writer.append((*row, None))
+                writer.append((*row, None, None, "", "", False))
         found.finish(Part(number, [FileReport(f"source {number}", f"{number}.json", 1, records=22, failures=2)]))
     return found
 

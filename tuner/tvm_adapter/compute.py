@@ -8,6 +8,7 @@ constants and dtypes. Iterators are named by their position in the block, tensor
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,11 @@ def computation(canonical: str) -> Computation:
     return _Reader(json.loads(canonical)["nodes"]).read()
 
 
+def anchor_key(canonical: str) -> str | None:
+    """sha256 of the largest reduction alone, equal whatever is fused around it; None when nothing is reduced."""
+    return _Reader(json.loads(canonical)["nodes"]).anchor()
+
+
 @dataclass(slots=True)
 class _Reader:
     nodes: list[Node]
@@ -54,6 +60,20 @@ class _Reader:
         outputs = sum(1 for index in parameters if index in self.written)
         described = {"args": [[dtype, list(shape)] for dtype, shape in args], "outputs": outputs, "blocks": blocks}
         return Computation(sha256_json(described), self.operations, args, outputs)
+
+    def anchor(self) -> str | None:
+        function = next(node for node in self.nodes if node["type"] == "tirx.PrimFunc")["data"]
+        blocks = [node["data"] for node in self._blocks(function["body"])]
+        reducing = [block for block in blocks if self.nodes[block["init"]]["type"] != "None"]
+        if not reducing:
+            return None
+        return sha256_json(self._block(max(reducing, key=self._points)))
+
+    def _points(self, block: dict[str, Any]) -> int:
+        """How often the block runs."""
+        domains = [self.nodes[self.nodes[index]["data"]["dom"]]["data"] for index in self._items(block["iter_vars"])]
+        extents = [self._expression(domain["extent"]) for domain in domains]
+        return math.prod(int(extent) for extent in extents if extent.isdigit())
 
     # Structure.
 

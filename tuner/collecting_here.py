@@ -1,0 +1,81 @@
+"""A collection on this machine, from file names to measured programs; see `collecting`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from crosstune.cost_model.formats.collected import CollectionFolder
+from crosstune.tuner.builder import Builder
+from crosstune.tuner.child import Template
+from crosstune.tuner.collecting import CollectedWorkload, Collector, Progress, distinct_workloads
+from crosstune.tuner.contracts import ImportedNetwork, NetworkRefused, TargetRefused, TargetSpec
+from crosstune.tuner.rounds import RoundRunner
+from crosstune.tuner.runner import Runner
+from crosstune.tuner.search import Searcher
+from crosstune.tuner.targets import CPU_KIND, Machine, can_measure, detect_machine, validate, variants
+from crosstune.tuner.tasks import import_network
+
+IMPORT_S = 300.0
+BUILD_S, RUN_S = 10.0, 10.0
+PATIENCE = 0.5
+"""A collection has time; see `Runner`."""
+
+
+def collect_here(
+    folder: Path,
+    networks: Sequence[Path],
+    targets: Sequence[str],
+    programs: int,
+    minutes: float | None,
+    seed: int,
+    held_out: bool,
+    tell: Callable[[Progress], None],
+    note: Callable[[str], None],
+) -> None:
+    """Collect programs of the `networks` (ONNX files) on `targets` ("mcpu:cores"; none: all that this machine can).
+
+    `held_out` takes the workloads of the held-out networks only, else all but these. Stops after `minutes`. A network
+    that cannot be imported is noted and left out. Raises TargetRefused.
+    """
+    until_s = time.monotonic() + 60.0 * minutes if minutes is not None else float("inf")
+    with Template.start() as template:
+        machine = detect_machine(template)
+        specs = [parse_short(text, machine, template) for text in targets] or variants(machine)
+        found = _workloads(template, networks, seed, note)
+        wanted = [one for one in found if one.held_out == held_out]
+        note(f"{len(wanted)} workloads on {len(specs)} targets; {len(found) - len(wanted)} left out")
+        builder, runner = Builder(template, machine.cores, BUILD_S), Runner(template, RUN_S, patience=PATIENCE)
+        rounds = RoundRunner(Searcher(template), builder, runner)
+        try:
+            collector = Collector(CollectionFolder(folder), rounds, builder, runner, programs, seed, tell)
+            collector.collect(wanted, specs, lambda: time.monotonic() > until_s)
+        finally:
+            rounds.close()
+
+
+def parse_short(text: str, machine: Machine, template: Template) -> TargetSpec:
+    """`znver3:2` as a target of this machine; TargetRefused says what is wrong with it."""
+    mcpu, _, cores = text.partition(":")
+    if not cores.isdecimal():
+        raise TargetRefused(f"{text!r} is no target: give MCPU:CORES, such as {machine.mcpu}:{machine.cores}")
+    mattr = machine.mattr if mcpu == machine.mcpu else ()
+    spec = TargetSpec(CPU_KIND, mcpu, int(cores), machine.model, mattr, machine.triple)
+    validate(spec, template)
+    if (reason := can_measure(spec, machine)) is not None:
+        raise TargetRefused(f"{text}: {reason}")
+    return spec
+
+
+def _workloads(
+    template: Template, paths: Sequence[Path], seed: int, note: Callable[[str], None]
+) -> list[CollectedWorkload]:
+    networks: dict[str, ImportedNetwork] = {}
+    for path in paths:
+        try:
+            with template.spawn("import") as child:
+                networks[path.stem] = import_network(child, path, {}, IMPORT_S)
+        except NetworkRefused as error:
+            note(f"{path} is left out: {error}")
+    return distinct_workloads(networks, seed)
