@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NETWORK ?=
 MINUTES ?=
 
-.PHONY: setup demo test lint networks held-out benchmarks clean
+.PHONY: setup training demo test lint networks held-out benchmarks clean
 
 setup: $(VENV)/.complete
 
@@ -12,6 +12,14 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "crosstune needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# Training cost models takes torch, which is large where no small build is at hand; nothing else needs it. The tests
+# that do are skipped without it, except where CI is set.
+training: $(VENV)/.training
+
+$(VENV)/.training: $(VENV)/.complete
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,training]'
 	touch $@
 
 demo: setup

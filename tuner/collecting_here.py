@@ -14,7 +14,7 @@ from crosstune.tuner.contracts import ImportedNetwork, NetworkRefused, TargetRef
 from crosstune.tuner.rounds import RoundRunner
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
-from crosstune.tuner.targets import CPU_KIND, Machine, can_measure, detect_machine, validate, variants
+from crosstune.tuner.targets import CPU_KIND, Machine, calibrate, can_measure, detect_machine, validate, variants
 from crosstune.tuner.tasks import import_network
 
 IMPORT_S = 300.0
@@ -46,13 +46,25 @@ def collect_here(
         found = _workloads(template, networks, seed, note)
         wanted = [one for one in found if one.held_out == held_out]
         note(f"{len(wanted)} workloads on {len(specs)} targets; {len(found) - len(wanted)} left out")
+        collection = CollectionFolder(folder)
+        for spec in specs:
+            if spec.identity not in collection.targets:
+                collection.add_target(
+                    spec.identity, {**spec.to_json(), "attributes": attributes(template, machine, spec)}
+                )
         builder, runner = Builder(template, machine.cores, BUILD_S), Runner(template, RUN_S, patience=PATIENCE)
         rounds = RoundRunner(Searcher(template), builder, runner)
         try:
-            collector = Collector(CollectionFolder(folder), rounds, builder, runner, programs, seed, tell)
+            collector = Collector(collection, rounds, builder, runner, programs, seed, tell)
             collector.collect(wanted, specs, lambda: time.monotonic() > until_s)
         finally:
             rounds.close()
+
+
+def attributes(template: Template, machine: Machine, spec: TargetSpec) -> dict[str, float | str]:
+    """What this machine tells of itself and reaches under a target: the numbers that models see."""
+    found = {**machine.attributes, **calibrate(template, spec, machine), "cores": None}
+    return {name: each.value for name, each in found.items() if each is not None}
 
 
 def parse_short(text: str, machine: Machine, template: Template) -> TargetSpec:

@@ -9,6 +9,7 @@ A part that is not in the journal was being written when the process died: it is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -115,6 +116,10 @@ class DatasetFolder:
         for report in self.reports():
             counts += Counter(files=1, records=report.records, failures=report.failures, faults=report.faults)
         return counts
+
+    def fingerprint(self) -> str:
+        """Names what the data set holds: sha256 (hex) of its journal."""
+        return hashlib.sha256((self.path / JOURNAL).read_bytes()).hexdigest()
 
     def reports(self) -> Iterator[FileReport]:
         for part in self.parts():

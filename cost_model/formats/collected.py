@@ -94,11 +94,11 @@ def read_beside(records: Path) -> Iterator[WorkloadRow | Fault | Beside]:
 
 
 def _workloads(path: Path | None, told: Beside) -> Iterator[WorkloadRow | Fault]:
-    for value in _values(path):
+    for number, value in _values(path):
         if isinstance(value, Fault):
             yield value
         elif not {"workload", "module"} <= value.keys():
-            yield Fault(0, f"{WORKLOADS}: a line without 'workload' and 'module'")
+            yield Fault(number, f"{WORKLOADS}: a line without 'workload' and 'module'")
         else:
             if value.get("held_out"):
                 told.held_out.add(str(value["workload"]))
@@ -106,15 +106,15 @@ def _workloads(path: Path | None, told: Beside) -> Iterator[WorkloadRow | Fault]
 
 
 def _targets(path: Path | None, told: Beside) -> Iterator[Fault]:
-    for value in _values(path):
+    for _, value in _values(path):
         if isinstance(value, Fault):
             yield value
         else:
             told.targets[str(value.get("target"))] = canonical(value.get("spec"))
 
 
-def _values(path: Path | None) -> Iterator[dict[str, Any] | Fault]:
-    """The objects of a file of JSON lines; what is none comes as a Fault."""
+def _values(path: Path | None) -> Iterator[tuple[int, dict[str, Any] | Fault]]:
+    """The numbered objects of a file of JSON lines; what is none comes as a Fault."""
     if path is None:
         return
     try:
@@ -123,14 +123,12 @@ def _values(path: Path | None) -> Iterator[dict[str, Any] | Fault]:
                 try:
                     value = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    yield Fault(number, f"{path.name}: it is not JSON: {error}")
+                    yield number, Fault(number, f"{path.name}: it is not JSON: {error}")
                     continue
-                if isinstance(value, dict):
-                    yield value
-                else:
-                    yield Fault(number, f"{path.name}: it is not an object")
+                is_object = isinstance(value, dict)
+                yield number, value if is_object else Fault(number, f"{path.name}: it is not an object")
     except Damaged as error:
-        yield Fault(error.line, f"{path.name}: {error.problem}", ends_file=True)
+        yield error.line, Fault(error.line, f"{path.name}: {error.problem}", ends_file=True)
 
 
 def _neighbour(records: Path, name: str) -> Path | None:

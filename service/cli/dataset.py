@@ -141,6 +141,30 @@ def stats(
 
 
 @group.command()
+def describe(
+    dataset: Folder,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the described data set, new or empty.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Add statement features to records that have none, by replaying their schedules.
+
+    For CPU programs of MetaSchedule whose workloads are in the data set; the others are carried over as they are.
+    """
+    _need_pyarrow()
+    from crosstune.cost_model.dataset.folder import DatasetFolder
+    from crosstune.tuner.child import Template
+    from crosstune.tuner.describing import describe as describe_dataset
+
+    whole = DatasetFolder(dataset)
+    with _progress(whole.totals()["records"], unit="records") as advance, Template.start() as template:
+        counts = describe_dataset(template, whole, DatasetFolder(out), advance)
+    if as_json:
+        print_json(counts)
+        return
+    print_table(None, ("", ""), [(name, f"{value:,}") for name, value in counts.items()])
+
+
+@group.command()
 def prune(
     dataset: Folder,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for the smaller data set, new or empty.")],

@@ -290,3 +290,58 @@ def test_targets_of_older_versions_are_taken_apart(text: str, attributes: dict[s
 def test_a_text_that_is_no_target_is_malformed(text: str) -> None:
     with pytest.raises(Malformed, match="target"):
         parse_target(text)
+
+
+# What `crosstune dataset collect` writes.
+
+COLLECTED = {"workload": "w", "target": "x86-64-v3-2c", "trace": [[], []], "latencies_s": [1e-3, 2e-3], "invalid": None}
+
+
+def collected_folder(folder: Path, lines: list[dict[str, Any]], **files: str) -> list[Item]:
+    (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, text in files.items():
+        (folder / f"{name}.jsonl").write_text(text)
+    (file,) = record_files([folder])
+    return list(read_file(file))
+
+
+def test_a_collection_is_read_with_its_workloads_targets_and_held_out_networks(tmp_path: Path) -> None:
+    workloads = json.dumps({"workload": "w", "name": "conv", "module": "{}", "held_out": True}) + "\n"
+    targets = json.dumps({"target": "t", "spec": {"kind": "llvm", "mcpu": "znver3", "cores": 2}}) + "\n"
+    line = {**COLLECTED, "target": "t", "origin": "replay", "quality": "censored", "features": "AAAA"}
+    items = collected_folder(tmp_path, [line], workloads=workloads, targets=targets)
+    workload, record = items
+    assert workload == WorkloadRow("w", "conv", "{}")
+    assert isinstance(record, Record)
+    assert json.loads(record.target) == {"kind": "llvm", "mcpu": "znver3", "cores": 2}
+    assert (record.origin, record.quality, record.features) == ("replay", "censored", bytes(3))
+    assert record.held_out and record.latencies_s == (1e-3, 2e-3)
+
+
+def test_an_earlier_collection_names_its_targets_shortly(tmp_path: Path) -> None:
+    failed = {**COLLECTED, "latencies_s": None, "invalid": "compile_timeout"}
+    first, second = collected_folder(tmp_path, [COLLECTED, failed])
+    assert isinstance(first, Record) and isinstance(second, Record)
+    assert json.loads(first.target) == {"kind": "llvm", "mcpu": "x86-64-v3", "cores": 2}
+    assert (second.latencies_s, second.invalidity) == ((), "timeout")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"trace": [1]}, "trace is not"),
+        ({"latencies_s": [-1.0]}, "it was not measured yet"),
+        ({"latencies_s": "fast"}, "no measured times"),
+        ({"target": 5}, "its target is '5', not a name"),
+        ({"features": "%%"}, "features are not base64"),
+    ],
+)
+def test_a_damaged_line_of_a_collection_is_told_and_skipped(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    fault, record = collected_folder(tmp_path, [{**COLLECTED, **change}, COLLECTED])
+    assert isinstance(fault, Fault) and told in fault.problem and fault.line == 1
+    assert isinstance(record, Record)
+
+
+def test_damaged_files_beside_a_collection_are_told(tmp_path: Path) -> None:
+    faults = collected_folder(tmp_path, [COLLECTED], workloads='{"name": "x"}\nno JSON\n', targets="[]\n")[:-1]
+    assert len(faults) == 3 and all(isinstance(fault, Fault) for fault in faults)

@@ -1,0 +1,147 @@
+"""The network (torch): self-attention over all tokens of a candidate, a ranking head, and a residual over evidence.
+
+The score is `head(attended) + trust * copied`: `copied` is the speed that the evidence tokens report, weighted by an
+attention of its own that starts from the nearest hardware. An untrained model therefore copies the nearest target's
+order, and learns when not to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crosstune.cost_model.attention.batches import MOST_BLOCKS, Batch
+from crosstune.cost_model.features import STATEMENT_COLUMNS, VECTOR_LENGTH
+from crosstune.cost_model.tokens.evidence import EVIDENCE_WIDTH, HARDWARE_DISTANCE, SCHEDULE_DISTANCE, SPEED
+from crosstune.cost_model.tokens.hardware import HARDWARE_WIDTH
+from crosstune.cost_model.tokens.vocabulary import WIDTH, Kind
+from crosstune.cost_model.tokens.workload import WORKLOAD_WIDTH
+
+GROUPS = ("hardware", "workload", "statements", "schedule", "evidence")
+"""Token groups, each of which may be masked."""
+MOST_KINDS = 64
+"""Room for kinds that the vocabulary gets later."""
+assert len(Kind) <= MOST_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of the network."""
+
+    width: int = 64
+    heads: int = 4
+    layers: int = 2
+    inner: int = 128
+    dropout: float = 0.1
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class AttentionModel(nn.Module):  # type: ignore[misc]
+    """Scores candidates; higher = faster within one workload on one target."""
+
+    statement_mean: Tensor
+    statement_scale: Tensor
+    summary_mean: Tensor
+    summary_scale: Tensor
+
+    def __init__(self, shape: Shape | None = None) -> None:
+        super().__init__()
+        self.shape = shape or Shape()
+        width = self.shape.width
+        self.hardware = nn.Linear(HARDWARE_WIDTH, width)
+        self.workload = nn.Linear(WORKLOAD_WIDTH, width)
+        self.statement = nn.Sequential(nn.Linear(STATEMENT_COLUMNS, width), nn.GELU(), nn.Linear(width, width))
+        self.summary = nn.Sequential(nn.Linear(VECTOR_LENGTH, width), nn.GELU(), nn.Linear(width, width))
+        self.kind = nn.Embedding(MOST_KINDS, width)
+        self.block = nn.Embedding(MOST_BLOCKS, width)
+        self.position = nn.Embedding(64, width)
+        self.step_values = nn.Linear(WIDTH, width)
+        self.evidence = nn.Sequential(nn.Linear(EVIDENCE_WIDTH, width), nn.GELU(), nn.Linear(width, width))
+        self.group = nn.Embedding(len(GROUPS) + 1, width)
+        layer = nn.TransformerEncoderLayer(
+            width,
+            self.shape.heads,
+            self.shape.inner,
+            self.shape.dropout,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.attention = nn.TransformerEncoder(layer, self.shape.layers, enable_nested_tensor=False)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
+        self.evidence_weight = nn.Linear(EVIDENCE_WIDTH, 1)
+        self.trust = nn.Linear(width, 1)
+        self.register_buffer("statement_mean", torch.zeros(STATEMENT_COLUMNS))
+        self.register_buffer("statement_scale", torch.ones(STATEMENT_COLUMNS))
+        self.register_buffer("summary_mean", torch.zeros(VECTOR_LENGTH))
+        self.register_buffer("summary_scale", torch.ones(VECTOR_LENGTH))
+        self._start_by_copying()
+
+    def _start_by_copying(self) -> None:
+        with torch.no_grad():
+            self.evidence_weight.weight.zero_()
+            self.evidence_weight.bias.zero_()
+            self.evidence_weight.weight[0, HARDWARE_DISTANCE] = -2.0
+            self.evidence_weight.weight[0, SCHEDULE_DISTANCE] = -1.0
+            self.trust.weight.zero_()
+            self.trust.bias.fill_(3.0)
+
+    def forward(self, tensors: dict[str, Tensor], masked: frozenset[str] = frozenset()) -> Tensor:
+        """(n,) scores of a batch as `tensors_of` gives it; `masked` groups are left out."""
+        tokens, present = self._tokens(tensors, masked)
+        attended = self.attention(tokens, src_key_padding_mask=~present)[:, 0]
+        score: Tensor = self.head(attended)[:, 0]
+        if "evidence" in masked:
+            return score
+        return score + nn.functional.softplus(self.trust(attended)[:, 0]) * self._copied(tensors)
+
+    def _copied(self, tensors: dict[str, Tensor]) -> Tensor:
+        """(n,) speeds of the most similar programs elsewhere, 0 where nothing is known."""
+        mask = tensors["evidence_mask"]
+        weights = self.evidence_weight(tensors["evidence"])[..., 0].masked_fill(~mask, -1e4)
+        copied = (torch.softmax(weights, dim=1) * tensors["evidence"][..., SPEED]).sum(dim=1)
+        return copied * mask.any(dim=1)
+
+    def _tokens(self, tensors: dict[str, Tensor], masked: frozenset[str]) -> tuple[Tensor, Tensor]:
+        """(n, tokens, width), and which of them are there; the first token gathers the rest."""
+        count, steps = tensors["kinds"].shape
+        places = torch.arange(steps, device=tensors["kinds"].device)
+        statements = (tensors["statements"] - self.statement_mean) / self.statement_scale
+        summary = (tensors["summary"] - self.summary_mean) / self.summary_scale
+        parts = {
+            "hardware": self.hardware(tensors["hardware"])[:, None],
+            "workload": self.workload(tensors["workload"])[:, None],
+            "statements": torch.cat([self.summary(summary)[:, None], self.statement(statements)], dim=1),
+            "schedule": self.kind(tensors["kinds"])
+            + self.block(tensors["blocks"])
+            + self.position(places)
+            + self.step_values(tensors["values"]),
+            "evidence": self.evidence(tensors["evidence"]),
+        }
+        always = torch.ones(count, 1, dtype=torch.bool, device=places.device)
+        present = {
+            "hardware": always,
+            "workload": tensors["workload"][:, :1] > 0,
+            "statements": torch.cat([tensors["statement_mask"].any(1, keepdim=True), tensors["statement_mask"]], dim=1),
+            "schedule": tensors["step_mask"],
+            "evidence": tensors["evidence_mask"],
+        }
+        kept = [name for name in GROUPS if name not in masked]
+        first = self.group.weight[len(GROUPS)].expand(count, 1, -1)
+        labelled = [parts[name] + self.group.weight[GROUPS.index(name)] for name in kept]
+        return torch.cat([first, *labelled], dim=1), torch.cat([always, *(present[name] for name in kept)], dim=1)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def tensors_of(batch: Batch) -> dict[str, Tensor]:
+    """The arrays of a batch by name, as torch sees them (memory is shared)."""
+    names = batch.__dataclass_fields__
+    return {name: torch.from_numpy(getattr(batch, name)) for name in names}

@@ -1,0 +1,152 @@
+"""Train every method on the same groups and rank the same test groups: what `model evaluate` and the benchmark run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from crosstune.cost_model.attention.training import Prepared, Settings, Trained, prepare, score, train
+from crosstune.cost_model.baselines.copying import copied_scores
+from crosstune.cost_model.baselines.xgboost_ranker import XgboostRanker
+from crosstune.cost_model.evaluation import GroupScore, group_score, random_score
+from crosstune.cost_model.features import STATEMENT_COLUMNS
+from crosstune.cost_model.groups import Group
+from crosstune.cost_model.ranker import Example, NeutralRanker
+
+METHODS = (
+    *("attention", "without-evidence", "target-blind", "tokens-only"),
+    *("segment-sum", "xgboost", "copying", "random"),
+)
+MASKS: dict[str, tuple[str, ...]] = {
+    "attention": (),
+    "without-evidence": ("evidence",),
+    "target-blind": ("evidence", "hardware"),
+    "tokens-only": ("evidence", "statements"),
+}
+"""Variants of the attention model: token groups that it neither learns from nor sees."""
+VALIDATION_SHARE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One split: what may be learnt from, what is tested on, and what the database is taken to know besides.
+
+    `known`: groups whose measurements may serve as evidence for the test groups.
+    """
+
+    name: str
+    train: Sequence[Group]
+    test: Sequence[Group]
+    known: Sequence[Group]
+
+
+def unseen_workloads(groups: Sequence[Group], folds: int, seed: int) -> list[Task]:
+    """Each workload is tested once, on all its targets; nothing is known of it anywhere."""
+    names = sorted({group.workload for group in groups})
+    order = np.random.default_rng(seed).permutation(len(names))
+    tasks = []
+    for fold in range(folds):
+        held = {names[position] for position in order[fold::folds]}
+        train_groups = [group for group in groups if group.workload not in held]
+        test_groups = [group for group in groups if group.workload in held]
+        tasks.append(Task(f"unseen workloads {fold}", train_groups, test_groups, ()))
+    return tasks
+
+
+def unseen_target(groups: Sequence[Group], target: str, seed: int, seen_workloads: bool) -> Task:
+    """Nothing of `target` is trained on; other targets' records of the tested workloads may serve as evidence.
+
+    `seen_workloads`: whether these workloads were also trained on (on other targets); else half of the workloads are
+    trained on and the other half is tested.
+    """
+    names = sorted({group.workload for group in groups})
+    order = np.random.default_rng(seed).permutation(len(names))
+    tested = set(names) if seen_workloads else {names[position] for position in order[len(names) // 2 :]}
+    trained = set(names) if seen_workloads else set(names) - tested
+    others = [group for group in groups if group.target != target]
+    return Task(
+        f"unseen target, {'seen' if seen_workloads else 'unseen'} workloads",
+        [group for group in others if group.workload in trained],
+        [group for group in groups if group.target == target and group.workload in tested],
+        others,
+    )
+
+
+def run(
+    task: Task,
+    methods: Sequence[str],
+    settings: Settings,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict[str, list[GroupScore]]:
+    """Scores of each method on the test groups. Validation groups are taken from the training groups alone."""
+    trainable = [group for group in task.train if not group.held_out]
+    fitted, validation = _validation(trainable, settings.seed)
+    found: dict[str, list[GroupScore]] = {}
+    test = prepare(task.test, task.known)
+    for method in methods:
+        if method in MASKS:
+            chosen = replace(settings, always_masked=MASKS[method])
+            trained = _trained(fitted, validation, chosen)
+            tell(f"{task.name}: {method} {trained.seconds:.0f} s, best epoch {trained.best_epoch}")
+            masked = frozenset(MASKS[method])
+            found[method] = [group_score(one.group, score(trained.model, one.batch, masked)) for one in test]
+        elif method == "segment-sum":
+            trained = _trained(fitted, validation, replace(settings, model="segment_sum", drop={}))
+            found[method] = [group_score(one.group, score(trained.model, one.batch)) for one in test]
+        elif method == "xgboost":
+            found[method] = xgboost_scores(trainable, task.test, settings.seed)
+        elif method == "copying":
+            known = [(one, copied_scores(one.batch)) for one in test]
+            found[method] = [group_score(one.group, s) for one, s in known if not np.isnan(s).any()]
+        elif method == "random":
+            found[method] = [random_score(group) for group in task.test]
+        else:
+            raise ValueError(f"no method {method!r}; known: {', '.join(METHODS)}")
+    return found
+
+
+def _trained(fitted: Sequence[Group], validation: Sequence[Group], settings: Settings) -> Trained:
+    return train(prepare(fitted, fitted), prepare(validation, [*fitted, *validation]), settings)
+
+
+def _validation(groups: Sequence[Group], seed: int) -> tuple[list[Group], list[Group]]:
+    """Whole workloads for early stopping, on all targets."""
+    names = sorted({group.workload for group in groups})
+    chosen = np.random.default_rng(seed + 1).permutation(len(names))[: max(1, round(VALIDATION_SHARE * len(names)))]
+    held = {names[position] for position in chosen}
+    if len(held) >= len(names):
+        return list(groups), []
+    return [g for g in groups if g.workload not in held], [g for g in groups if g.workload in held]
+
+
+def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: int) -> list[GroupScore]:
+    """The baseline on the same statement features; it sees no hardware, as the service's first ranker."""
+    examples = [
+        Example(f"{group.workload} {group.target}", program.statements, program.latency_s)
+        for group in train_groups
+        for program in group.programs
+        if program.statements is not None
+    ]
+    ranker = XgboostRanker(seed, threads=2)
+    ranker.fit(examples)
+    if not ranker.informed:
+        ranker_or_blind: XgboostRanker | NeutralRanker = NeutralRanker(seed)
+    else:
+        ranker_or_blind = ranker
+    empty = np.zeros((0, STATEMENT_COLUMNS), dtype=np.float32)
+    return [
+        group_score(
+            group,
+            ranker_or_blind.score([empty if p.statements is None else p.statements for p in group.programs]),
+        )
+        for group in test
+    ]
+
+
+def prepared_for_training(groups: Sequence[Group], seed: int) -> tuple[list[Prepared], list[Prepared]]:
+    """Training and validation batches of all that is not held out, each with evidence from the rest."""
+    trainable = [group for group in groups if not group.held_out]
+    fitted, validation = _validation(trainable, seed)
+    return prepare(fitted, fitted), prepare(validation, trainable)
