@@ -9,7 +9,7 @@ from pathlib import Path
 from crosstune.cost_model.formats.collected import CollectionFolder
 from crosstune.tuner.builder import Builder
 from crosstune.tuner.child import Template
-from crosstune.tuner.collecting import CollectedWorkload, Collector, Progress, distinct_workloads
+from crosstune.tuner.collecting import PASSES, CollectedWorkload, Collector, Progress, distinct_workloads
 from crosstune.tuner.contracts import ImportedNetwork, NetworkRefused, TargetRefused, TargetSpec
 from crosstune.tuner.rounds import RoundRunner
 from crosstune.tuner.runner import Runner
@@ -53,7 +53,7 @@ def collect_here(
                     spec.identity, {**spec.to_json(), "attributes": attributes(template, machine, spec)}
                 )
         builder, runner = Builder(template, machine.cores, BUILD_S), Runner(template, RUN_S, patience=PATIENCE)
-        rounds = RoundRunner(Searcher(template), builder, runner)
+        rounds = RoundRunner(Searcher(template), builder, runner, PASSES)
         try:
             collector = Collector(collection, rounds, builder, runner, programs, seed, tell)
             collector.collect(wanted, specs, lambda: time.monotonic() > until_s)

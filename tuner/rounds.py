@@ -53,6 +53,11 @@ class Trial:
         return median([median(a.latencies_s) for a in undisturbed]) if undisturbed else None
 
     @property
+    def censored(self) -> bool:
+        """In the batch that is being measured: clearly slower than the best, which a second look would not change."""
+        return bool(self.attempts) and self.attempts[-1].quality is Quality.CENSORED and not self.attempts[-1].disturbed
+
+    @property
     def failed(self) -> bool:
         return any(attempt.invalidity is not None for attempt in self.attempts)
 
@@ -77,8 +82,9 @@ class Trial:
 class RoundRunner:
     """Runs rounds on this machine with children of one template; one round at a time."""
 
-    def __init__(self, searcher: Searcher, builder: Builder, runner: Runner) -> None:
-        self._searcher, self._builder, self._runner = searcher, builder, runner
+    def __init__(self, searcher: Searcher, builder: Builder, runner: Runner, passes: int = 1) -> None:
+        """`passes`: quick measurements of each candidate, apart in time, for labels that are to be learnt from."""
+        self._searcher, self._builder, self._runner, self._passes = searcher, builder, runner, passes
 
     def run(self, request: RoundRequest, measuring: Measuring, should_stop: ShouldStop) -> RoundResult:
         """Run one round; raises ChildFailed only when the search itself died (the round may then be tried again)."""
@@ -147,10 +153,10 @@ class RoundRunner:
     ) -> tuple[bool, float | None]:
         before_s = self._runner.settle(request.target)
         best_quick_s = _best(known.latency_s for known in request.known if known.quality is Quality.QUICK)
-        for trial in trials:
+        for trial in (trial for _ in range(self._passes) for trial in trials):
             if should_stop():
                 return True, before_s
-            if trial.built is None:
+            if trial.built is None or trial.censored:
                 continue
             attempt = self._runner.measure(trial.built, request, Quality.QUICK, best_quick_s)
             self._note(trial, attempt)

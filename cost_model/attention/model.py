@@ -109,21 +109,15 @@ class AttentionModel(nn.Module):  # type: ignore[misc]
 
     def _tokens(self, tensors: dict[str, Tensor], masked: frozenset[str]) -> tuple[Tensor, Tensor]:
         """(n, tokens, width), and which of them are there; the first token gathers the rest."""
-        count, steps = tensors["kinds"].shape
-        places = torch.arange(steps, device=tensors["kinds"].device)
-        statements = (tensors["statements"] - self.statement_mean) / self.statement_scale
-        summary = (tensors["summary"] - self.summary_mean) / self.summary_scale
-        parts = {
-            "hardware": self.hardware(tensors["hardware"])[:, None],
-            "workload": self.workload(tensors["workload"])[:, None],
-            "statements": torch.cat([self.summary(summary)[:, None], self.statement(statements)], dim=1),
-            "schedule": self.kind(tensors["kinds"])
-            + self.block(tensors["blocks"])
-            + self.position(places)
-            + self.step_values(tensors["values"]),
-            "evidence": self.evidence(tensors["evidence"]),
+        count = len(tensors["kinds"])
+        makers = {
+            "hardware": lambda: self.hardware(tensors["hardware"])[:, None],
+            "workload": lambda: self.workload(tensors["workload"])[:, None],
+            "statements": lambda: self._statements(tensors),
+            "schedule": lambda: self._schedule(tensors),
+            "evidence": lambda: self.evidence(tensors["evidence"]),
         }
-        always = torch.ones(count, 1, dtype=torch.bool, device=places.device)
+        always = torch.ones(count, 1, dtype=torch.bool, device=tensors["kinds"].device)
         present = {
             "hardware": always,
             "workload": tensors["workload"][:, :1] > 0,
@@ -133,8 +127,20 @@ class AttentionModel(nn.Module):  # type: ignore[misc]
         }
         kept = [name for name in GROUPS if name not in masked]
         first = self.group.weight[len(GROUPS)].expand(count, 1, -1)
-        labelled = [parts[name] + self.group.weight[GROUPS.index(name)] for name in kept]
+        labelled = [makers[name]() + self.group.weight[GROUPS.index(name)] for name in kept]
         return torch.cat([first, *labelled], dim=1), torch.cat([always, *(present[name] for name in kept)], dim=1)
+
+    def _statements(self, tensors: dict[str, Tensor]) -> Tensor:
+        """(n, 1 + stores, width): the summary of all stores, then each."""
+        statements = (tensors["statements"] - self.statement_mean) / self.statement_scale
+        summary = (tensors["summary"] - self.summary_mean) / self.summary_scale
+        return torch.cat([self.summary(summary)[:, None], self.statement(statements)], dim=1)
+
+    def _schedule(self, tensors: dict[str, Tensor]) -> Tensor:
+        """(n, steps, width)"""
+        places = torch.arange(tensors["kinds"].shape[1], device=tensors["kinds"].device)
+        found: Tensor = self.kind(tensors["kinds"]) + self.block(tensors["blocks"]) + self.position(places)
+        return found + self.step_values(tensors["values"])
 
     @property
     def parameter_count(self) -> int:

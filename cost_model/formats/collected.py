@@ -6,7 +6,7 @@
                       origin (random | search | replay | repeat), schedule, program (equal for equal programs),
                       quality (quick | censored), cold_latencies_s, features (base64), measured_at, reference_ratio
 
-All may be compressed. `latencies_s` are hot and from one quick measurement, the same for every program, so that the
+All may be compressed. `latencies_s` are hot and from quick measurements, as many for every program, so that the
 programs of a workload on a target compare; `cold_latencies_s` are the full measurements that contenders got as well.
 """
 

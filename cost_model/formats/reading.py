@@ -82,7 +82,7 @@ def _records(lines: NumberedLines, around: Surroundings) -> Iterator[Record | Fa
 def parse_line(line: bytes, number: int, around: Surroundings) -> Record:
     """The record of one line; Malformed says why it is none."""
     try:
-        value: Any = json.loads(line)
+        value: Any = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         raise Malformed(f"it is not JSON: {error}") from None
     if ansor.is_record(value):

@@ -16,7 +16,7 @@ from crosstune.cost_model.formats.collected import RECORDS, CollectionFolder
 from crosstune.cost_model.formats.sources import record_files
 from crosstune.tuner.builder import Builder
 from crosstune.tuner.child import Template
-from crosstune.tuner.collecting import CollectedWorkload, Collector, distinct_workloads
+from crosstune.tuner.collecting import PASSES, CollectedWorkload, Collector, distinct_workloads
 from crosstune.tuner.collecting_here import parse_short
 from crosstune.tuner.contracts import ImportedNetwork, TargetRefused, TargetSpec
 from crosstune.tuner.rounds import RoundRunner
@@ -52,7 +52,7 @@ def workload(
 @pytest.fixture(scope="module")
 def rounds(template: Template) -> Iterator[tuple[RoundRunner, Builder, Runner]]:
     builder, runner = Builder(template, 2, 20.0), Runner(template, 20.0)
-    made = RoundRunner(Searcher(template), builder, runner)
+    made = RoundRunner(Searcher(template), builder, runner, PASSES)
     yield made, builder, runner
     made.close()
 
@@ -92,6 +92,8 @@ def test_half_of_the_programs_come_from_searches_and_half_of_the_others_are_repl
     assert len(replayed) >= PROGRAMS // 2 - 1  # the default may be among those that were drawn
     assert {line["schedule"] for line in replayed} <= drawn
     assert all(line["features"] for line in lines)
+    # Each quick measurement has two or three repeats and more where the calls are long.
+    assert all(len(line["latencies_s"]) >= 2 * PASSES for line in lines if line["quality"] == "quick")  # type: ignore[arg-type]
 
 
 def test_some_programs_are_measured_a_second_time(
