@@ -92,8 +92,9 @@ def test_half_of_the_programs_come_from_searches_and_half_of_the_others_are_repl
     assert len(replayed) >= PROGRAMS // 2 - 1  # the default may be among those that were drawn
     assert {line["schedule"] for line in replayed} <= drawn
     assert all(line["features"] for line in lines)
-    # Each quick measurement has two or three repeats and more where the calls are long.
-    assert all(len(line["latencies_s"]) >= 2 * PASSES for line in lines if line["quality"] == "quick")  # type: ignore[arg-type]
+    # Two repeats or more for each pass; what a later pass finds clearly slower than the best keeps what it has.
+    quick = [len(line["latencies_s"]) for line in lines if line["quality"] == "quick"]  # type: ignore[arg-type]
+    assert sum(count >= 2 * PASSES for count in quick) > len(quick) / 2
 
 
 def test_some_programs_are_measured_a_second_time(
