@@ -1,4 +1,4 @@
-"""Bring the figures in README.md up to date with benchmarks/results: `python -m benchmarks.readme`."""
+"""Bring the figures in README.md and docs/ up to date with benchmarks/results: `python -m benchmarks.readme`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 from benchmarks.report import RESULTS, Claim
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-DEMO, CLAIMS = "demo", "claims"
+COST_MODEL_PAGE = README.parent / "docs" / "cost-model.md"
+DEMO, CLAIMS, FIGURES, COST_MODEL = "demo", "claims", "figures", "cost_model"
 """The blocks that are filled: what stands between `<!-- name -->` and `<!-- /name -->`."""
 RIGHT, LEFT = "---:", "---"
 ABSENT = "-"
@@ -25,7 +26,9 @@ class BlockMissing(ValueError):
 
 
 def main() -> None:
-    README.write_text(filled(README.read_text(), reports()))
+    found = reports()
+    README.write_text(filled(README.read_text(), found))
+    COST_MODEL_PAGE.write_text(page_filled(COST_MODEL_PAGE.read_text(), found))
 
 
 def reports(folder: Path = RESULTS) -> dict[str, Report]:
@@ -37,6 +40,43 @@ def filled(text: str, found: Mapping[str, Report]) -> str:
     """`text` with both blocks made from the results; a block whose results are missing becomes empty."""
     demo = demo_block(found[DEMO]) if DEMO in found else ""
     return replaced(replaced(text, DEMO, demo), CLAIMS, claims_table(found))
+
+
+def page_filled(text: str, found: Mapping[str, Report]) -> str:
+    """The cost model's page with its block made from the results."""
+    return replaced(text, FIGURES, cost_model_block(found[COST_MODEL]) if COST_MODEL in found else "")
+
+
+def cost_model_block(report: Report) -> str:
+    """What was trained on, how well repeats agree, and each method on each split."""
+    data, seeds = report["data"], report["data"]["seeds"]
+    where = (
+        f"{report['machine']['cpu']}, {report['date'][:10]}: {data['programs']:,} programs of {data['workloads']} "
+        f"workloads in {data['groups']} groups, {seeds} seeds. Means and 95 % intervals over workloads; "
+        "a case is a group with one seed."
+    )
+    ceiling = data["ceiling"]
+    noise = (
+        f"The noise ceiling, over {ceiling['groups']:.0f} groups: pairwise {ceiling['pairwise']:.3f}, "
+        f"top-1 {ceiling['top1']:.3f}, top-5 {ceiling['top5']:.3f}."
+        if ceiling
+        else "Nothing was measured a second time."
+    )
+    rows = [
+        (
+            row["split"],
+            row["method"],
+            str(row["cases"]),
+            *(_interval(row[name]) for name in ("pairwise", "top1", "top5")),
+        )
+        for row in data["methods"]
+    ]
+    columns = ("split", "method", "cases", "pairwise", "top-1", "top-5")
+    return "\n\n".join([where, noise, _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows)])
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
 def replaced(text: str, name: str, body: str) -> str:

@@ -1,8 +1,10 @@
-"""What calibration found, for those who measure."""
+"""What calibration found, for those who measure and for those who learn."""
 
 from __future__ import annotations
 
-from sqlalchemy import Engine
+from typing import Any
+
+from sqlalchemy import Connection, Engine
 
 from crosstune.db.engine import reading
 from crosstune.db.repositories import targets
@@ -20,3 +22,8 @@ def known_references_s(engine: Engine) -> dict[str, float]:
                 if fact.attribute == REFERENCE_FACT:
                     found[target.identity] = float(fact.value)
     return found
+
+
+def known_attributes(connection: Connection, target_key: int) -> dict[str, Any]:
+    """What is known of the hardware behind a target, by attribute."""
+    return {fact.attribute: fact.value for fact in targets.facts_of(connection, target_key)}

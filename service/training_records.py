@@ -6,15 +6,21 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection
 
+from crosstune.cost_model.features import FEATURE_LAYOUT
 from crosstune.cost_model.formats import metaschedule
 from crosstune.cost_model.formats.record import UNKNOWN, Item, Record, WorkloadRow, canonical
+from crosstune.cost_model.hold_out import is_held_out
 from crosstune.db.engine import create_engine, reading
 from crosstune.db.judging import FULL, QUICK, Status
 from crosstune.db.migrate import require_head
 from crosstune.db.repositories import listing, projects, targets, workloads
 from crosstune.db.repositories.listing import MeasurementRow, RecordRow
+from crosstune.service.calibrated import known_attributes
+from crosstune.tuner.tvm_adapter.compute import anchor_key
 
 VERSION = "crosstune"
+QUALITIES = (FULL, QUICK)
+"""The better first: full measurements count alone where there are some."""
 BELIEVED = (Status.VALID, Status.PROVISIONAL)
 
 
@@ -34,18 +40,20 @@ def stream(database_url: str) -> Iterator[Item]:
 
 def _items(connection: Connection, project_key: int) -> Iterator[Item]:
     specs: dict[str, str] = {}
-    seen: set[str] = set()
+    held_out: dict[str, bool] = {}
     for number, (record, attempts) in enumerate(listing.stream(connection, project_key), 1):
         runs = _runs(attempts)
         if record.status not in BELIEVED or not (runs or record.invalidity):
             continue
-        if record.workload_sha256 not in seen:
-            seen.add(record.workload_sha256)
-            module = workloads.module_of(connection, workloads.get(connection, record.workload_id).key)
+        if record.workload_sha256 not in held_out:
+            workload = workloads.get(connection, record.workload_id)
+            module = workloads.module_of(connection, workload.key)
+            held_out[record.workload_sha256] = is_held_out(workload.version_free_key, _anchor(module))
             yield WorkloadRow(record.workload_sha256, record.workload_name, module)
         if record.target_id not in specs:
-            specs[record.target_id] = canonical(targets.get(connection, record.target_id).spec)
-        yield _record(record, attempts, runs, specs[record.target_id], number)
+            specs[record.target_id] = _target(connection, record.target_id)
+        found = _record(record, attempts, runs, specs[record.target_id], number)
+        yield found._replace(held_out=held_out[record.workload_sha256])
 
 
 def _record(
@@ -61,16 +69,37 @@ def _record(
         invalidity=None if runs else record.invalidity or UNKNOWN,
         measured_at=max((attempt.measured_at for attempt in attempts), default=None),
         line=number,
+        features=next((a.features for a in attempts if a.features and a.feature_layout == FEATURE_LAYOUT), None),
+        quality=next((q for q in QUALITIES if runs and any(a.quality == q and _counts(a) for a in attempts)), ""),
     )
+
+
+def _target(connection: Connection, target_id: str) -> str:
+    """The target's fields, with what is known of its hardware."""
+    row = targets.get(connection, target_id)
+    attributes = known_attributes(connection, row.key)
+    return canonical({**row.spec, **({"attributes": attributes} if attributes else {})})
+
+
+def _anchor(module: str) -> str | None:
+    """None also for modules of another compiler version, whose form this one does not read."""
+    try:
+        return anchor_key(module)
+    except (ValueError, LookupError, StopIteration, TypeError):
+        return None
+
+
+def _counts(attempt: MeasurementRow) -> bool:
+    return attempt.status in BELIEVED and attempt.invalidity is None
 
 
 def _runs(attempts: Sequence[MeasurementRow]) -> tuple[float, ...]:
     """Seconds per run of the full measurements, or of the quick ones where there are no full ones."""
-    for quality in (FULL, QUICK):
+    for quality in QUALITIES:
         runs = [
             latency_s
             for attempt in attempts
-            if attempt.quality == quality and attempt.status in BELIEVED and attempt.invalidity is None
+            if attempt.quality == quality and _counts(attempt)
             for latency_s in attempt.latencies_s
         ]
         if runs:

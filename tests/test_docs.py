@@ -89,3 +89,10 @@ def test_blocks_of_the_readme_are_empty_without_results_and_filled_twice_alike(
     assert readme.filled(once, {"x": {"claims": [claim], "machine": {"cpu": "a | b"}}}) == once
     with pytest.raises(readme.BlockMissing):
         readme.filled("no block", {})
+
+
+def test_the_cost_models_page_shows_the_stored_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    readme = importlib.import_module("benchmarks.readme")
+    text = (ROOT / "docs" / "cost-model.md").read_text()
+    assert text == readme.page_filled(text, readme.reports()), "run: python -m benchmarks.readme"

@@ -43,7 +43,7 @@ def hardware_token(target: str, device: str = "") -> HardwareToken:
     A target may carry `attributes` of its own (detected, calibrated); they outweigh the table of known hardware.
     """
     fields: dict[str, Any] = json.loads(target)
-    attributes = {**(lookup(fields, device) or {}), **_cores(fields), **fields.get("attributes", {})}
+    attributes = {**(lookup(fields, device) or {}), **fields.get("attributes", {}), **_cores(fields)}
     token = np.zeros(HARDWARE_WIDTH, dtype=np.float32)
     token[0] = attributes.get("kind") == "gpu" or fields.get("kind") in GPUS
     for position, (name, unit) in enumerate(UNITS.items(), 1):

@@ -74,6 +74,9 @@ class MeasurementRow:
     invalidity: str | None
     detail: str
     measured_at: float
+    features: bytes | None
+    """Stored with the first measurement of a record only."""
+    feature_layout: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,8 @@ def measurements_of(connection: Connection, record_keys: list[int]) -> dict[int,
             Measurement.invalidity,
             Measurement.detail,
             Measurement.measured_at,
+            Measurement.features,
+            Measurement.feature_layout,
         )
         .where(Measurement.record_key.in_(record_keys))
         .order_by(Measurement.key)

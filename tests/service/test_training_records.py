@@ -6,14 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine
 from typer.testing import CliRunner, Result
 
+from crosstune.cost_model.features import FEATURE_LAYOUT, STATEMENT_COLUMNS, pack
 from crosstune.cost_model.formats.record import Item, Record, WorkloadRow
 from crosstune.db.engine import transaction
 from crosstune.db.errors import StoreError
-from crosstune.db.repositories import projects, records
+from crosstune.db.repositories import projects, records, targets
+from crosstune.service import training_records
 from crosstune.service.cli import application
 from crosstune.service.training_records import stream
 
@@ -60,6 +63,32 @@ def test_what_is_not_believed_or_not_ours_is_left_out(engine: Engine, database_u
         other = projects.create(connection, "other").key
     store(engine, make, make.candidate("theirs", make.full(0.1)), project_key=other, visibility="project")
     assert read(database_url) == []
+
+
+def test_features_quality_and_hardware_come_with_a_record(engine: Engine, database_url: str, make: Any) -> None:
+    packed = pack(np.ones((1, STATEMENT_COLUMNS), dtype=np.float32))
+    described = {"features": packed, "feature_layout": FEATURE_LAYOUT}
+    store(engine, make, make.candidate("one", make.quick(0.1), make.full(0.25), **described))
+    store(engine, make, make.candidate("two", make.quick(0.5), features=packed, feature_layout=99))
+    with transaction(engine) as connection:
+        targets.add_facts(connection, make.target(connection).key, {"vector_bits": 256.0}, "detected")
+    _, one, two = read(database_url)
+    assert isinstance(one, Record) and isinstance(two, Record)
+    assert (one.features, one.quality) == (packed, "full")
+    assert (two.features, two.quality) == (None, "quick")  # of a layout that this version does not read
+    assert json.loads(one.target)["attributes"] == {"vector_bits": 256.0}
+
+
+def test_workloads_of_held_out_networks_are_marked(
+    engine: Engine, database_url: str, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(engine, make, make.candidate("one", make.full(0.25)))
+    store(engine, make, make.candidate("other", make.full(0.5)), graph="pool")
+    with transaction(engine) as connection:
+        held = make.workload(connection, "pool").version_free_key
+    monkeypatch.setattr(training_records, "is_held_out", lambda key, _: key == held)
+    marks = [item.held_out for item in read(database_url) if isinstance(item, Record)]
+    assert marks == [False, True]
 
 
 def test_a_database_without_tables_is_refused(empty_url: str) -> None:
