@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NETWORK ?=
 MINUTES ?=
 
-.PHONY: setup training demo test lint networks held-out benchmarks clean
+.PHONY: setup training demo test lint networks holdout benchmarks clean
 
 setup: $(VENV)/.complete
 
@@ -43,7 +43,7 @@ networks:
 	.venv-exporters/bin/python benchmarks/export_networks.py benchmarks/.cache/networks
 
 # The list of workloads that no cost model is trained on; needed again only when the graph pipeline changes.
-held-out: setup networks
+holdout: setup networks
 	.venv-exporters/bin/python benchmarks/export_networks.py --held-out benchmarks/.cache/held_out
 	$(BIN)/python -m benchmarks.hold_out
 

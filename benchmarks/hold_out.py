@@ -1,4 +1,4 @@
-"""The list of held-out workloads: `make held-out` (exports the five networks, then runs this).
+"""The list of held-out workloads: `make holdout` (exports the five networks, then runs this).
 
 Each network is imported at several batch sizes, the BERTs at several lengths too, and every workload is listed by its
 version-free key and by its anchor. The result is part of the package: cost_model/held_out.json.
