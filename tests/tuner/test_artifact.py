@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -274,3 +275,14 @@ def test_a_fresh_process_reproduces_the_manifests_latency(artifact: Path) -> Non
     answer = fresh_process("-m", "crosstune.tuner.artifact", str(artifact), "--seconds", "3")
     found_ms = float(answer.stdout.split("latency ")[1].split(" ms")[0])
     assert found_ms / 1e3 == pytest.approx(read_manifest(artifact).latencies["tuned_s"], rel=0.1)
+
+
+def test_torch_stays_usable_after_tvm_was_loaded_without_it() -> None:
+    """Where torch is installed, TVM's import takes it in unless it is hidden, and it must come back."""
+    if find_spec("torch") is None:
+        pytest.skip("torch is not installed: make training")
+    script = (
+        "import sys; from crosstune.tuner.tvm_adapter.preload import preload; preload(); "
+        "before = 'torch' in sys.modules; import torch; print(before, float(torch.ones(3).sum()))"
+    )
+    assert fresh_process("-c", script).stdout.split() == ["False", "3.0"]

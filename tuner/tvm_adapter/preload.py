@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from crosstune.tuner.tvm_adapter.without_torch import torch_hidden
+
 TVM_VERSION = "0.27.0.post1"
 FFI_BELOW = (0, 1, 15)
 """Newer tvm-ffi releases segfault in TuneContext with this TVM."""
@@ -40,7 +42,8 @@ def preload() -> None:
     check_versions()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a numpy pool in the parent would not survive the fork
     _answer_frozen_modules_at_once()
-    import tvm
+    with torch_hidden():
+        import tvm
     import tvm.relax
     import tvm.s_tir
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from crosstune.tuner.tvm_adapter.without_torch import torch_hidden
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 CPU_DEVICE = (1, 0)
@@ -39,7 +41,8 @@ def start_runtime(threads: int) -> None:
     spec = find_spec("tvm")
     if spec is None or spec.origin is None:
         raise RuntimeUnusable("apache-tvm is not installed in this environment")
-    import tvm_ffi
+    with torch_hidden():
+        import tvm_ffi
     from tvm_ffi.libinfo import load_lib_ctypes
 
     os.environ["TVM_NUM_THREADS"] = str(threads)
