@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +40,7 @@ from crosstune.cost_model.evaluation import (
     ceiling_score,
     difference,
     interval,
+    noise_ceiling,
     random_score,
 )
 from crosstune.cost_model.experiments import Task
@@ -88,7 +89,7 @@ def main() -> None:
     facts["programs"] = sum(len(one.programs) for one in groups)
     path = report.write(
         "cost_model",
-        "python -m benchmarks.cost_model" + (" --logs FOLDER" if options.logs else ""),
+        f"python -m benchmarks.cost_model --seeds {seeds}" + (" --logs FOLDER" if options.logs else ""),
         claims(scores, groups, scoring_ms(groups), import_rate()),
         {**facts, "methods": table(scores), "ceiling": ceiling(groups)},
         2,
@@ -182,27 +183,27 @@ def splits(groups: Sequence[Group], seed: int) -> list[tuple[str, Task]]:
     found = []
     for task in experiments.unseen_workloads(groups, FOLDS, seed):
         test = [one for one in task.test if one.source not in TRAINING_ONLY]
-        found.append((UNSEEN, Task(task.name, task.train, test, task.known)))
+        found.append((UNSEEN, replace(task, test=test)))
     for target in sorted({one.target for one in groups if one.source not in TRAINING_ONLY}):
         for kind, seen in ((CONFIGURATION, False), (SEEN, True)):
-            task = experiments.unseen_target(groups, target, seed, seen)
-            known = {one.workload for one in task.known}
-            # Where the workload was measured on no other target, there is nothing to transfer.
-            test = [one for one in task.test if one.workload in known]
-            name = f"{task.name} {len(found)}"
-            if test:
-                found.append((kind, Task(name, task.train, test, task.known)))
+            task = transferable(experiments.unseen_target(groups, target, seed, seen))
+            if task.test:
+                found.append((kind, replace(task, name=f"{task.name} {len(found)}")))
     return found
 
 
 def gpu_splits(groups: Sequence[Group], seed: int) -> list[tuple[str, Task]]:
     found = []
     for target in sorted({one.target for one in groups}):
-        task = experiments.unseen_target(groups, target, seed, seen_workloads=True)
-        known = {one.workload for one in task.known}
-        test = [one for one in task.test if one.workload in known]
-        found.append((GPU, Task(f"{task.name} {target}", task.train, test, task.known)))
+        task = transferable(experiments.unseen_target(groups, target, seed, seen_workloads=True))
+        found.append((GPU, replace(task, name=f"{task.name} {target}")))
     return found
+
+
+def transferable(task: Task) -> Task:
+    """Tested only where the workload was measured on another target: else there is nothing to transfer."""
+    known = {one.workload for one in task.known}
+    return replace(task, test=[one for one in task.test if one.workload in known])
 
 
 def claims(scores: Scores, groups: Sequence[Group], score_ms: list[float], rates: list[float]) -> list[Claim]:
@@ -255,12 +256,12 @@ def table(scores: Scores) -> list[dict[str, Any]]:
 
 def ceiling(groups: Sequence[Group]) -> dict[str, float]:
     """What the second measurement reaches as a predictor of the first, and chance, on the repeated programs."""
-    found = [one for one in map(ceiling_score, groups) if one is not None]
+    found = noise_ceiling(groups)
     if not found:
         return {}
     return {
-        "groups": float(len(found)),
-        **{metric: float(np.mean([one.values[metric] for one in found])) for metric in METRICS},
+        "groups": float(sum(ceiling_score(one) is not None for one in groups)),
+        **found,
         "random_top1": float(np.mean([random_score(one).values["top1"] for one in groups])),
     }
 

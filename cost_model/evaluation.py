@@ -39,14 +39,17 @@ class Interval:
 
 def group_score(group: Group, scores: Scores) -> GroupScore:
     """`scores` (programs,), higher = faster."""
-    labels = group.labels
-    values = {
-        "pairwise": pairwise_accuracy_without_ties(scores, labels) or 0.5,
+    return GroupScore(group.workload, group.target, _metrics(scores, group.labels))
+
+
+def _metrics(scores: Scores, labels: Scores) -> dict[str, float]:
+    without_ties = pairwise_accuracy_without_ties(scores, labels)
+    return {
+        "pairwise": 0.5 if without_ties is None else without_ties,
         "pairwise_tenset": pairwise_accuracy(scores, labels),
         "top1": top_k(scores, labels, 1),
         "top5": top_k(scores, labels, 5),
     }
-    return GroupScore(group.workload, group.target, values)
 
 
 def random_score(group: Group) -> GroupScore:
@@ -65,14 +68,13 @@ def ceiling_score(group: Group) -> GroupScore | None:
         return None
     first = np.array([one for one, _ in pairs])
     second = np.array([two for _, two in pairs])
-    labels, scores = first.min() / first, second.min() / second
-    values = {
-        "pairwise": pairwise_accuracy_without_ties(scores, labels) or 0.5,
-        "pairwise_tenset": pairwise_accuracy(scores, labels),
-        "top1": top_k(scores, labels, 1),
-        "top5": top_k(scores, labels, 5),
-    }
-    return GroupScore(group.workload, group.target, values)
+    return GroupScore(group.workload, group.target, _metrics(second.min() / second, first.min() / first))
+
+
+def noise_ceiling(groups: Sequence[Group]) -> dict[str, float]:
+    """Mean of each metric over the groups with repeats; empty when there is none."""
+    found = [one for one in map(ceiling_score, groups) if one is not None]
+    return {metric: float(np.mean([one.values[metric] for one in found])) for metric in METRICS} if found else {}
 
 
 def interval(scores: Sequence[GroupScore], metric: str, seed: int = 0) -> Interval:

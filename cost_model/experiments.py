@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crosstune.cost_model.attention.training import Prepared, Settings, Trained, prepare, score, train
+from crosstune.cost_model.attention.training import Prepared, Settings, prepare, score, train
 from crosstune.cost_model.baselines.copying import copied_scores
 from crosstune.cost_model.baselines.xgboost_ranker import XgboostRanker
 from crosstune.cost_model.evaluation import GroupScore, group_score, random_score
 from crosstune.cost_model.features import STATEMENT_COLUMNS
 from crosstune.cost_model.groups import Group
-from crosstune.cost_model.ranker import Example, NeutralRanker
+from crosstune.cost_model.ranker import Example
 
 METHODS = (
     *("attention", "without-evidence", "target-blind", "tokens-only"),
@@ -81,25 +81,24 @@ def run(
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[GroupScore]]:
     """Scores of each method on the test groups. Validation groups are taken from the training groups alone."""
-    trainable = [group for group in task.train if not group.held_out]
-    fitted, validation = _validation(trainable, settings.seed)
+    learns = set(methods) & {*MASKS, "segment-sum"}
+    fitted, validation = prepared_for_training(task.train, settings.seed) if learns else ([], [])
     found: dict[str, list[GroupScore]] = {}
     test = prepare(task.test, task.known)
     for method in methods:
         if method in MASKS:
             chosen = replace(settings, always_masked=MASKS[method])
-            trained = _trained(fitted, validation, chosen)
+            trained = train(fitted, validation, chosen)
             tell(f"{task.name}: {method} {trained.seconds:.0f} s, best epoch {trained.best_epoch}")
             masked = frozenset(MASKS[method])
             found[method] = [group_score(one.group, score(trained.model, one.batch, masked)) for one in test]
         elif method == "segment-sum":
-            trained = _trained(fitted, validation, replace(settings, model="segment_sum", drop={}))
+            trained = train(fitted, validation, replace(settings, model="segment_sum", drop={}))
             found[method] = [group_score(one.group, score(trained.model, one.batch)) for one in test]
         elif method == "xgboost":
-            found[method] = xgboost_scores(trainable, task.test, settings.seed)
+            found[method] = xgboost_scores(task.train, task.test, settings.seed)
         elif method == "copying":
-            known = [(one, copied_scores(one.batch)) for one in test]
-            found[method] = [group_score(one.group, s) for one, s in known if not np.isnan(s).any()]
+            found[method] = copying_scores(test)
         elif method == "random":
             found[method] = [random_score(group) for group in task.test]
         else:
@@ -107,8 +106,10 @@ def run(
     return found
 
 
-def _trained(fitted: Sequence[Group], validation: Sequence[Group], settings: Settings) -> Trained:
-    return train(prepare(fitted, fitted), prepare(validation, [*fitted, *validation]), settings)
+def copying_scores(test: Sequence[Prepared]) -> list[GroupScore]:
+    """Of the groups of whose programs all have evidence."""
+    known = [(one, copied_scores(one.batch)) for one in test]
+    return [group_score(one.group, speeds) for one, speeds in known if not np.isnan(speeds).any()]
 
 
 def _validation(groups: Sequence[Group], seed: int) -> tuple[list[Group], list[Group]]:
@@ -126,21 +127,15 @@ def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: i
     examples = [
         Example(f"{group.workload} {group.target}", program.statements, program.latency_s)
         for group in train_groups
+        if not group.held_out
         for program in group.programs
         if program.statements is not None
     ]
-    ranker = XgboostRanker(seed, threads=2)
+    ranker = XgboostRanker(seed, threads=2)  # in a random order where there is nothing to learn from
     ranker.fit(examples)
-    if not ranker.informed:
-        ranker_or_blind: XgboostRanker | NeutralRanker = NeutralRanker(seed)
-    else:
-        ranker_or_blind = ranker
     empty = np.zeros((0, STATEMENT_COLUMNS), dtype=np.float32)
     return [
-        group_score(
-            group,
-            ranker_or_blind.score([empty if p.statements is None else p.statements for p in group.programs]),
-        )
+        group_score(group, ranker.score([empty if p.statements is None else p.statements for p in group.programs]))
         for group in test
     ]
 

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.folder import DatasetFolder
+from crosstune.cost_model.dataset.reading import batches, modules
 from crosstune.cost_model.features import FEATURE_LAYOUT, Matrix, layout_of, unpack
+from crosstune.cost_model.formats.record import REPEAT
 from crosstune.cost_model.tokens.hardware import HardwareToken, hardware_token
 from crosstune.cost_model.tokens.schedule import ScheduleTokens, steps_of, tokens
 from crosstune.cost_model.tokens.workload import WorkloadToken, workload_token
 
 READ = [
     *("source", "format", "device", "target", "workload", "trace"),
-    *("latencies_s", "invalidity", "features", "quality", "origin", "held_out"),
+    *("latencies_s", "features", "origin", "held_out"),
 ]
-REPEAT = "repeat"
-CENSORED = "censored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +40,6 @@ class Program:
     """(stores, 164); None where the program was never lowered."""
     latency_s: float | None
     """None: it failed."""
-    censored: bool = False
-    """The latency is a lower bound."""
-    origin: str = ""
 
 
 @dataclass(slots=True)
@@ -77,14 +72,14 @@ class Group:
 
 def load_groups(folder: DatasetFolder, least: int = 8) -> list[Group]:
     """Every group of a data set with at least `least` programs that ran. All in memory: prune large sets first."""
-    modules = _modules(folder)
+    programs = modules(folder)
     groups: dict[tuple[str, ...], Group] = {}
     seen: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for row in _rows(folder):
+    for row in (row for batch in batches(folder, READ) for row in batch.to_pylist()):
         key = (row["source"], row["device"], row["target"], row["workload"])
         identity = hashlib.sha256(row["trace"].encode()).hexdigest()
         if key not in groups:
-            shape = workload_token(modules.get((row["source"], row["workload"]), ""), row["workload"])
+            shape = workload_token(programs.get((row["source"], row["workload"]), ""), row["workload"])
             hardware = hardware_token(row["target"], row["device"])
             groups[key] = Group(*key, hardware, shape, bool(row["held_out"]))
         latency_s = median(row["latencies_s"]) if row["latencies_s"] else None
@@ -105,24 +100,7 @@ def _program(row: dict[str, Any], identity: str, latency_s: float | None) -> Pro
         schedule=tokens(steps_of(str(row["format"]), str(row["trace"]))),
         statements=unpack(packed) if usable and isinstance(packed, bytes) else None,
         latency_s=latency_s,
-        censored=row["quality"] == CENSORED,
-        origin=str(row["origin"] or ""),
     )
-
-
-def _rows(folder: DatasetFolder) -> Iterator[dict[str, Any]]:
-    for path in folder.record_files():
-        columns.check_layout(path, columns.RECORDS)
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=4096, columns=READ):
-            yield from batch.to_pylist()
-
-
-def _modules(folder: DatasetFolder) -> dict[tuple[str, str], str]:
-    found = {}
-    for path in folder.workload_files():
-        for row in pq.read_table(path, columns=["source", "workload", "module"]).to_pylist():
-            found[row["source"], row["workload"]] = row["module"]
-    return found
 
 
 def by_workload(groups: Sequence[Group]) -> dict[str, list[Group]]:

@@ -14,11 +14,12 @@ import base64
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from crosstune.cost_model.formats.collected import CollectionFolder
+from crosstune.cost_model.formats.record import RANDOM, REPEAT, REPLAY, SEARCH
 from crosstune.cost_model.hold_out import is_held_out
 from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.contracts import (
@@ -33,6 +34,7 @@ from crosstune.tuner.contracts import (
     ShouldStop,
     TargetSpec,
     Workload,
+    median,
 )
 from crosstune.tuner.rounds import RoundRunner
 from crosstune.tuner.runner import Runner
@@ -40,11 +42,8 @@ from crosstune.tuner.tvm_adapter.compute import anchor_key
 
 ROUND_TRIALS = 32
 REPEATED_SHARE = 0.1
-STALE_ROUNDS = 2
-"""Searches in a row that find nothing new end a phase."""
 PASSES = 3
 """Quick measurements of a program, apart in time: with one, the repeat ranked 82 % of the pairs as the first did."""
-RANDOM, SEARCH, REPLAY, REPEAT = "random", "search", "replay", "repeat"
 
 
 @dataclass(slots=True)
@@ -139,7 +138,6 @@ class Collector:
             self._round(workload, target, REPLAY, seeds, len(seeds) + 1, "random", should_stop)
 
     def _search(self, workload: Workload, target: TargetSpec, should_stop: ShouldStop) -> None:
-        stale = 0
         while not should_stop():
             lines = [line for line in self._of(workload, target) if line["origin"] != REPEAT]
             searched = sum(line["origin"] == SEARCH and line["latencies_s"] is not None for line in lines)
@@ -147,8 +145,7 @@ class Collector:
                 return
             wanted = min(ROUND_TRIALS, self._half - searched)
             found = self._round(workload, target, SEARCH, [_known(x) for x in lines], wanted, "xgboost", should_stop)
-            stale = 0 if found else stale + 1
-            if stale == STALE_ROUNDS or found < wanted // 4:  # the space holds no more
+            if not found or found < wanted // 4:  # the space holds no more
                 return
 
     def _round(
@@ -165,13 +162,9 @@ class Collector:
         seed = int(workload.sha256[:6], 16) + self._seed + len(known)
         request = RoundRequest(target, workload, tuple(known), (), trials, seed, ranker=ranker)
         try:
-            result = self._rounds.run(request, lambda: nullcontext(), should_stop)
+            result = self._rounds.run(request, nullcontext, should_stop)
         except ChildFailed:  # the search died; tried once more, with other draws
-            result = self._rounds.run(
-                RoundRequest(target, workload, tuple(known), (), trials, seed + 1, ranker=ranker),
-                lambda: nullcontext(),
-                should_stop,
-            )
+            result = self._rounds.run(replace(request, seed=seed + 1), nullcontext, should_stop)
         if result.stopped:
             return 0  # part of a round would not be what its phase asks for
         lines = [_record_line(each, workload, target, _origin(each, phase)) for each in result.candidates]
@@ -281,11 +274,10 @@ def _timed(attempts: Sequence[Attempt], disturbed: bool) -> dict[str, Any]:
 
 
 def _known(line: dict[str, Any]) -> KnownSchedule:
-    latencies_s = sorted(line["latencies_s"] or ())
     return KnownSchedule(
         trace=line["trace"],
         schedule_sha256=line["schedule"],
-        latency_s=latencies_s[len(latencies_s) // 2] if latencies_s else None,
+        latency_s=median(line["latencies_s"]) if line["latencies_s"] else None,
         quality=Quality(line["quality"]) if line["quality"] else None,
         invalidity=Invalidity(line["invalid"]) if line["invalid"] else None,
         features=base64.b64decode(line["features"]) if line["features"] else None,

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.columns import Writer
 from crosstune.cost_model.dataset.folder import DatasetFolder
-from crosstune.cost_model.errors import CostModelError
+from crosstune.cost_model.dataset.reading import modules
 from crosstune.cost_model.formats import metaschedule
 from crosstune.tuner.child import Child, ChildError, Template
 from crosstune.tuner.contracts import ChildFailed, TargetSpec
@@ -28,10 +28,6 @@ TRIPLE = "x86_64-linux-gnu"
 Row = dict[str, Any]
 
 
-class AlreadyThere(CostModelError):
-    """The result's folder holds a data set."""
-
-
 def describe(
     template: Template, source: DatasetFolder, result: DatasetFolder, tell: Callable[[int], None] = lambda _: None
 ) -> dict[str, int]:
@@ -39,11 +35,9 @@ def describe(
 
     Only CPU programs of MetaSchedule whose module is in the data set and loads in this TVM can be described.
     """
-    if result.parts():
-        raise AlreadyThere(f"{result.path} holds a data set; give a new folder")
-    result.path.mkdir(parents=True, exist_ok=True)
+    result.make_empty()
     counts = {"had": 0, "described": 0, "without": 0}
-    modules = _modules(source)
+    programs = modules(source)
     with _Children(template) as children:
         for part in source.parts():
             if source.workloads_path(part.number).exists():
@@ -53,7 +47,7 @@ def describe(
             with Writer(result.records_path(part.number), columns.RECORDS) as writer:
                 for batch in pq.ParquetFile(path).iter_batches(batch_size=columns.ROW_GROUP):
                     rows = batch.to_pylist()
-                    _describe_rows(rows, modules, children, counts)
+                    _describe_rows(rows, programs, children, counts)
                     for row in rows:
                         writer.append(tuple(row[name] for name in columns.RECORDS.names))
                     tell(len(rows))
@@ -62,13 +56,13 @@ def describe(
 
 
 def _describe_rows(
-    rows: Sequence[Row], modules: dict[tuple[str, str], str], children: _Children, counts: dict[str, int]
+    rows: Sequence[Row], programs: dict[tuple[str, str], str], children: _Children, counts: dict[str, int]
 ) -> None:
     waiting: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
         if row["features"] is not None:
             counts["had"] += 1
-        elif row["format"] == metaschedule.FORMAT and (row["source"], row["workload"]) in modules:
+        elif row["format"] == metaschedule.FORMAT and (row["source"], row["workload"]) in programs:
             waiting[row["source"], row["workload"], row["target"]].append(row)
         else:
             counts["without"] += 1
@@ -77,7 +71,7 @@ def _describe_rows(
         for start in range(0, len(group), BATCH):
             chosen = group[start : start + BATCH]
             traces = [json.loads(row["trace"]) for row in chosen]
-            found = [None] * len(chosen) if spec is None else children.ask(modules[name, workload], spec, traces)
+            found = [None] * len(chosen) if spec is None else children.ask(programs[name, workload], spec, traces)
             for row, features in zip(chosen, found, strict=True):
                 row["features"] = None if features is None else base64.b64decode(features)
                 counts["without" if features is None else "described"] += 1
@@ -123,12 +117,3 @@ def _spec(target: str) -> TargetSpec | None:
         return None
     mattr = tuple(fields.get("mattr", ()))
     return TargetSpec(KIND, fields["mcpu"], cores, fields.get("model", ""), mattr, fields.get("triple") or TRIPLE)
-
-
-def _modules(folder: DatasetFolder) -> dict[tuple[str, str], str]:
-    found = {}
-    for path in folder.workload_files():
-        for row in pq.read_table(path, columns=["source", "workload", "module"]).to_pylist():
-            if row["module"]:
-                found[row["source"], row["workload"]] = row["module"]
-    return found

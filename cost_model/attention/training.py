@@ -20,8 +20,8 @@ from crosstune.cost_model.baselines.segment_sum import SegmentSum
 from crosstune.cost_model.errors import CostModelError
 from crosstune.cost_model.groups import Group, by_workload
 from crosstune.cost_model.metrics import top_k
+from crosstune.cost_model.ranker import Scores
 
-Scores = NDArray[np.float64]
 WARM_UP = 0.2
 SMALLEST_SPREAD = 0.05
 """A feature that hardly ever changes in training must not explode where it does."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from crosstune.cost_model.errors import CostModelError
+from crosstune.cost_model.formats.lines import drop_cut_line
 from crosstune.cost_model.formats.record import Fault
 
 JOURNAL = "journal.jsonl"
@@ -28,6 +29,10 @@ EXAMPLES = 5
 
 class NoDataset(CostModelError):
     """A folder without a journal."""
+
+
+class NotEmpty(CostModelError):
+    """The folder to write to holds a data set already."""
 
 
 @dataclass(slots=True)
@@ -77,6 +82,12 @@ class DatasetFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def make_empty(self) -> None:
+        """Make the folder; NotEmpty when it holds a data set already."""
+        if self.parts():
+            raise NotEmpty(f"{self.path} already holds a data set; name a new folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+
     def parts(self) -> list[Part]:
         """Finished parts; a last line that was cut off by a crash is no part."""
         journal = self.path / JOURNAL
@@ -103,7 +114,7 @@ class DatasetFolder:
         for path in (self.records_path(part.number), self.workloads_path(part.number)):
             if path.exists():
                 _sync(path)
-        self._drop_cut_line()
+        drop_cut_line(self.path / JOURNAL)
         with (self.path / JOURNAL).open("a") as journal:
             journal.write(json.dumps(part.to_json(), separators=(",", ":")) + "\n")
             journal.flush()
@@ -130,12 +141,6 @@ class DatasetFolder:
         if not parts:
             raise NoDataset(f"{self.path} holds no data set; `crosstune dataset import` makes one")
         return parts
-
-    def _drop_cut_line(self) -> None:
-        journal = self.path / JOURNAL
-        if journal.exists():
-            text = journal.read_bytes()
-            os.truncate(journal, text.rfind(b"\n") + 1)
 
 
 def _sync(path: Path) -> None:

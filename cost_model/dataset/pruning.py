@@ -17,16 +17,11 @@ import pyarrow.parquet as pq
 
 from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, Part
-from crosstune.cost_model.errors import CostModelError
 from crosstune.cost_model.pruning.methods import Method
 from crosstune.cost_model.pruning.samples import Indices, Samples, summary
 from crosstune.cost_model.tokens.schedule import steps_of
 
 TASK = ("workload", "target", "device")
-
-
-class NotEmpty(CostModelError):
-    """The folder to write to holds a data set already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +53,7 @@ def prune(
 
     Raises NotEmpty, NoDataset, or WrongLayout for a part of another version.
     """
-    if result.parts():
-        raise NotEmpty(f"{result.path} already holds a data set; name a new folder")
-    result.path.mkdir(parents=True, exist_ok=True)
+    result.make_empty()
     counts: Counter[str] = Counter()
     kept_by, dropped_by = Counter[str](), Counter[str]()
     for number, path in enumerate(source.record_files(), 1):

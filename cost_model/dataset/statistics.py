@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.folder import DatasetFolder
+from crosstune.cost_model.dataset.reading import batches
 from crosstune.cost_model.tokens.schedule import steps_of
 from crosstune.cost_model.tokens.vocabulary import Kind, Step
 
@@ -59,7 +57,7 @@ def count(folder: DatasetFolder, vocabulary: bool = False) -> dict[str, Any]:
     """
     groups: defaultdict[Group, GroupCounts] = defaultdict(GroupCounts)
     names = [*COUNTED, "trace"] if vocabulary else COUNTED
-    for batch in _batches(folder, names):
+    for batch in batches(folder, names):
         for source, kind, device, target, workload, invalidity, *trace in columns.rows(batch, names):
             group = groups[source, kind, device, target]
             group.records += 1
@@ -73,13 +71,6 @@ def count(folder: DatasetFolder, vocabulary: bool = False) -> dict[str, Any]:
         for key, counts in sorted(groups.items())
     ]
     return {**folder.totals(), "size_bytes": _size_bytes(folder), "groups": rows}
-
-
-def _batches(folder: DatasetFolder, names: list[str]) -> Iterator[pa.RecordBatch]:
-    for path in folder.record_files():
-        columns.check_layout(path, columns.RECORDS)
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(columns=names)
 
 
 def _size_bytes(folder: DatasetFolder) -> int:

@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from crosstune.cost_model.formats.lines import Damaged, NumberedLines
+from crosstune.cost_model.formats.lines import Damaged, NumberedLines, drop_cut_line
 from crosstune.cost_model.formats.metaschedule import FORMAT, LENGTH_BYTES, checked_trace
 from crosstune.cost_model.formats.record import (
     UNKNOWN,
@@ -172,7 +172,7 @@ class CollectionFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._offsets: dict[tuple[str, str], list[int]] = {}
         for name in (RECORDS, WORKLOADS, TARGETS):
-            _drop_cut_line(path / name)
+            drop_cut_line(path / name)
         self.workloads = {line["workload"] for line in self._lines(WORKLOADS)}
         self.targets = {line["target"] for line in self._lines(TARGETS)}
         with self._open(RECORDS) as file:
@@ -232,19 +232,3 @@ class CollectionFolder:
         path = self._path / name
         path.touch()
         return path.open("rb")
-
-
-def _drop_cut_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:  # backwards in blocks: a line may be long, the file longer
-            start = max(0, end - (1 << 16))
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                file.truncate(start + found + 1)
-                return
-            end = start
-        file.truncate(0)

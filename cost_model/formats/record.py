@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 FAILED_S = 1e9
 """Ansor and MetaSchedule write 1e10 s for a failure, AutoTVM 1e9 s: nothing real takes thirty years."""
+RANDOM, SEARCH, REPLAY, REPEAT = "random", "search", "replay", "repeat"
+"""Origins of a record; see `Record.origin`."""
 UNKNOWN = "unknown"
 """The invalidity of a failure whose reason the format does not keep."""
 

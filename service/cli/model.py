@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from crosstune.service.cli.options import JsonOption
 from crosstune.service.cli.output import note, print_json, print_table
-
-if TYPE_CHECKING:
-    from crosstune.cost_model.evaluation import Interval
 
 
 class LossName(StrEnum):
@@ -97,9 +95,9 @@ def evaluate(
     _need_torch()
     from crosstune.cost_model.attention.training import prepare, score
     from crosstune.cost_model.attention.weights import load
-    from crosstune.cost_model.baselines.copying import copied_scores
     from crosstune.cost_model.dataset.folder import DatasetFolder
-    from crosstune.cost_model.evaluation import ceiling_score, group_score, random_score, summarise
+    from crosstune.cost_model.evaluation import ceiling_score, group_score, noise_ceiling, random_score, summarise
+    from crosstune.cost_model.experiments import copying_scores
     from crosstune.cost_model.groups import load_groups
 
     trained, _ = load(model)
@@ -110,19 +108,19 @@ def evaluate(
         chosen = [one for one in prepared if one.group.target == target]
         own = [one.group for one in chosen]
         ceilings = [found for found in map(ceiling_score, own) if found is not None]
-        copied = [(one.group, copied_scores(one.batch)) for one in chosen]
+        most = noise_ceiling(own).get("top1", 1.0)
         methods = {
             "model": [group_score(one.group, score(trained, one.batch)) for one in chosen],
             "model without evidence": [
                 group_score(one.group, score(trained, one.batch, frozenset({"evidence"}))) for one in chosen
             ],
-            "copying": [group_score(one, speeds) for one, speeds in copied if speeds.max() == speeds.max()],
+            "copying": copying_scores(chosen),
             "random": [random_score(one) for one in own],
             "noise ceiling": ceilings,
         }
         for name, scores in methods.items():
             if scores:
-                rows.append({"target": target, **_summary_json(summarise(name, scores, own))})
+                rows.append({"target": target, **asdict(summarise(name, scores, own, most))})
     _tell(rows, as_json)
 
 
@@ -147,7 +145,7 @@ def compare(
     from crosstune.cost_model import experiments
     from crosstune.cost_model.attention.training import Settings
     from crosstune.cost_model.dataset.folder import DatasetFolder
-    from crosstune.cost_model.evaluation import GroupScore, summarise
+    from crosstune.cost_model.evaluation import GroupScore, noise_ceiling, summarise
     from crosstune.cost_model.groups import load_groups
 
     groups = [one for one in load_groups(DatasetFolder(dataset)) if not one.held_out]
@@ -160,7 +158,8 @@ def compare(
             for name, scores in experiments.run(task, methods, settings, note).items():
                 found[name] += scores
             tested += list(task.test)
-    _tell([_summary_json(summarise(name, found[name], tested)) for name in methods if found[name]], as_json)
+    most = noise_ceiling(tested).get("top1", 1.0)
+    _tell([asdict(summarise(name, found[name], tested, most)) for name in methods if found[name]], as_json)
 
 
 def _tasks(groups: list[Any], split: SplitName, folds: int, seed: int) -> list[Any]:
@@ -171,12 +170,6 @@ def _tasks(groups: list[Any], split: SplitName, folds: int, seed: int) -> list[A
     seen = split is SplitName.UNSEEN_TARGET
     targets = sorted({one.target for one in groups})
     return [experiments.unseen_target(groups, target, seed, seen) for target in targets]
-
-
-def _summary_json(summary: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(summary)
 
 
 def _tell(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -199,9 +192,8 @@ def _tell(rows: list[dict[str, Any]], as_json: bool) -> None:
     print_table(None, columns, table, right=columns[-6:], empty="no groups")
 
 
-def _interval(value: dict[str, float] | Interval) -> str:
-    found = value if isinstance(value, dict) else {"mean": value.mean, "low": value.low, "high": value.high}
-    return f"{found['mean']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
+def _interval(value: dict[str, float]) -> str:
+    return f"{value['mean']:.3f} ({value['low']:.3f}-{value['high']:.3f})"
 
 
 def _short(target: str) -> str:

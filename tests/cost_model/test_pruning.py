@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.columns import Writer
-from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, Part
-from crosstune.cost_model.dataset.pruning import NotEmpty, prune
+from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, NotEmpty, Part
+from crosstune.cost_model.dataset.pruning import prune
 from crosstune.cost_model.dataset.statistics import count
 from crosstune.cost_model.pruning.methods import METHODS, LabelStratified, NearDuplicates, RandomShare, TaskDiverse
 from crosstune.cost_model.pruning.samples import COLUMNS, Samples, summary

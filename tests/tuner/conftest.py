@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from crosstune.tuner import deploy
 from crosstune.tuner.child import Template
-from crosstune.tuner.contracts import BuildRequest, PinnedSchedule, TargetSpec
+from crosstune.tuner.contracts import BuildRequest, ImportedNetwork, PinnedSchedule, TargetSpec
+from crosstune.tuner.tasks import import_network
 
 SIZE = 20
 
@@ -108,3 +109,14 @@ def artifact(template: Template, small_network: onnx.ModelProto, tmp_path_factor
     outcome = deploy.finish(compiled, verification, deploy.time_network(template, compiled, duration_s=0.3))
     assert outcome.refused is None
     return compiled.folder
+
+
+@pytest.fixture(scope="session")
+def imported_network(
+    template: Template, small_network: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
+) -> ImportedNetwork:
+    """The small network's tasks, as an import step finds them."""
+    path = tmp_path_factory.mktemp("imported") / "small.onnx"
+    path.write_bytes(small_network.SerializeToString())
+    with template.spawn("import") as child:
+        return import_network(child, path, {}, 120.0)

@@ -39,14 +39,8 @@ def targets(machine: Machine) -> list[TargetSpec]:
 
 
 @pytest.fixture(scope="module")
-def workload(
-    template: Template, small_network: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
-) -> CollectedWorkload:
-    path = tmp_path_factory.mktemp("network") / "small.onnx"
-    path.write_bytes(small_network.SerializeToString())
-    with template.spawn("import") as child:
-        network = import_network(child, path, {}, 120.0)
-    return max(distinct_workloads({"small": network}, 0), key=lambda one: one.workload.flops)
+def workload(imported_network: ImportedNetwork) -> CollectedWorkload:
+    return max(distinct_workloads({"small": imported_network}, 0), key=lambda one: one.workload.flops)
 
 
 @pytest.fixture(scope="module")

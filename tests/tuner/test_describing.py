@@ -5,31 +5,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import onnx
 import pyarrow.parquet as pq
 import pytest
 
-from crosstune.cost_model.dataset.folder import DatasetFolder
+from crosstune.cost_model.dataset.folder import DatasetFolder, NotEmpty
 from crosstune.cost_model.dataset.importing import Origin, import_stream
 from crosstune.cost_model.features import STATEMENT_COLUMNS, unpack
 from crosstune.cost_model.formats.record import Record, WorkloadRow, canonical
 from crosstune.tuner.child import Template
-from crosstune.tuner.contracts import RoundRequest, TargetSpec
-from crosstune.tuner.describing import AlreadyThere, describe
+from crosstune.tuner.contracts import ImportedNetwork, RoundRequest, TargetSpec
+from crosstune.tuner.describing import describe
 from crosstune.tuner.search import propose
-from crosstune.tuner.tasks import import_network
 
 SPEC = TargetSpec("llvm", "x86-64-v2", 1, "test processor", triple="x86_64-linux-gnu")
 
 
 def test_replaying_gives_the_features_that_the_search_had(
-    template: Template, small_network: onnx.ModelProto, tmp_path: Path
+    template: Template, imported_network: ImportedNetwork, tmp_path: Path
 ) -> None:
-    path = tmp_path / "small.onnx"
-    path.write_bytes(small_network.SerializeToString())
-    with template.spawn("import") as child:
-        network = import_network(child, path, {}, 120.0)
-    workload = max(network.tasks, key=lambda one: one.workload.flops).workload
+    workload = max(imported_network.tasks, key=lambda one: one.workload.flops).workload
     with template.spawn("search") as child:
         proposed = propose(child, RoundRequest(SPEC, workload, (), (), 4, seed=1)).candidates
     broken = [[["GetSBlock", [], ["no such block", "main"], ["b0"]]], []]
@@ -51,5 +45,5 @@ def test_replaying_gives_the_features_that_the_search_had(
     assert [json.loads(row["trace"]) for row in rows[:-1]] == traces
     assert [row["features"] for row in rows] == [one.features for one in proposed] + [None, None]
     assert unpack(rows[0]["features"]).shape[1] == STATEMENT_COLUMNS
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(NotEmpty):
         describe(template, source, result)

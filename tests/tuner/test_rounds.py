@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-import onnx
 import pytest
 
 from crosstune.tuner.builder import Builder, BuildJob, Built
@@ -29,7 +28,6 @@ from crosstune.tuner.rounds import RoundRunner
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
 from crosstune.tuner.targets import detect_machine, native
-from crosstune.tuner.tasks import import_network
 
 TRIALS = 6
 
@@ -57,18 +55,8 @@ class Saboteur(Builder):
 
 
 @pytest.fixture(scope="module")
-def network(
-    template: Template, small_network: onnx.ModelProto, tmp_path_factory: pytest.TempPathFactory
-) -> ImportedNetwork:
-    path = tmp_path_factory.mktemp("network") / "small.onnx"
-    path.write_bytes(small_network.SerializeToString())
-    with template.spawn("import") as child:
-        return import_network(child, path, {}, 120.0)
-
-
-@pytest.fixture(scope="module")
-def request_(template: Template, network: ImportedNetwork) -> RoundRequest:
-    task = max(network.tasks, key=lambda one: one.workload.flops)
+def request_(template: Template, imported_network: ImportedNetwork) -> RoundRequest:
+    task = max(imported_network.tasks, key=lambda one: one.workload.flops)
     return RoundRequest(native(detect_machine(template)), task.workload, (), (), TRIALS, seed=1)
 
 
@@ -145,7 +133,7 @@ def test_a_candidate_that_crashes_is_a_failed_measurement_and_the_round_goes_on(
 
 
 def test_a_candidate_that_computes_something_else_never_becomes_best(
-    rounds: RoundRunner, request_: RoundRequest, saboteur: Saboteur, network: ImportedNetwork
+    rounds: RoundRunner, request_: RoundRequest, saboteur: Saboteur
 ) -> None:
     saboteur.wrong = set(range(TRIALS))
     saboteur.wrong_module = wrong_twin(request_.workload.module)
