@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NETWORK ?=
 MINUTES ?=
 
-.PHONY: setup training demo test lint networks holdout benchmarks clean
+.PHONY: setup training demo test lint networks holdout pretrained benchmarks clean
 
 setup: $(VENV)/.complete
 
@@ -46,6 +46,15 @@ networks:
 holdout: setup networks
 	.venv-exporters/bin/python benchmarks/export_networks.py --held-out benchmarks/.cache/held_out
 	$(BIN)/python -m benchmarks.hold_out
+
+# The model that comes with the package, from what was collected and, if told, from other logs: LOGS="a/ b.json.gz".
+LOGS ?=
+PRETRAINING := benchmarks/.cache/pretraining
+pretrained: training
+	rm -rf $(PRETRAINING)
+	$(BIN)/crosstune dataset import --dataset $(PRETRAINING)/plain cost_model/pretrained/collected/*/ $(LOGS)
+	$(BIN)/crosstune dataset describe --dataset $(PRETRAINING)/plain --out $(PRETRAINING)/described
+	$(BIN)/crosstune model train --dataset $(PRETRAINING)/described --out cost_model/pretrained/model
 
 benchmarks: setup
 	$(BIN)/python -m benchmarks

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import multiprocessing
 import os
 import shutil
@@ -17,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,46 +25,38 @@ import numpy as np
 import torch
 
 from benchmarks import report
+from benchmarks.cost_model_cases import Case, cases_of
+from benchmarks.cost_model_claims import Scores, ranking_claims
 from benchmarks.report import CACHE, Claim
-from crosstune.cost_model import experiments
-from crosstune.cost_model.attention.batches import group_batch
+from crosstune.cost_model.attention.batches import program_batch
 from crosstune.cost_model.attention.model import AttentionModel
-from crosstune.cost_model.attention.training import Settings, score
+from crosstune.cost_model.attention.prepared import prepare
+from crosstune.cost_model.attention.scoring import Scorer
+from crosstune.cost_model.attention.trees import Trees
+from crosstune.cost_model.attention.weights import save
 from crosstune.cost_model.dataset.folder import DatasetFolder
 from crosstune.cost_model.dataset.importing import Origin, import_files
+from crosstune.cost_model.dataset.loading import load_groups
 from crosstune.cost_model.evaluation import (
     METRICS,
     GroupScore,
-    Interval,
     ceiling_score,
-    difference,
     interval,
     noise_ceiling,
     random_score,
 )
-from crosstune.cost_model.experiments import Task
 from crosstune.cost_model.formats.sources import record_files
-from crosstune.cost_model.groups import Group, load_groups
+from crosstune.cost_model.groups import Group, Program
+from crosstune.cost_model.tokens.schedule import tokens
 from crosstune.tuner.child import Template
 from crosstune.tuner.describing import describe
 
 COLLECTED = Path(__file__).parent.parent / "cost_model" / "pretrained" / "collected"
 ANSOR_LINES = Path(__file__).parent.parent / "tests" / "cost_model" / "data" / "bennu_x86_matmul.ansor.json"
-FOLDS = 4
 IMPORTED_LINES = 60_000
+EPOCHS = 12
 CANDIDATES = 512
 TIMINGS = 20
-UNSEEN, CONFIGURATION, SEEN, GPU = "unseen workloads", "unseen both", "unseen target", "gpu"
-METHODS = {
-    UNSEEN: ("without-evidence", "tokens-only", "segment-sum", "xgboost", "random"),
-    CONFIGURATION: ("attention", "target-blind", "xgboost", "copying", "random"),
-    SEEN: ("attention", "copying", "random"),
-    GPU: ("attention", "copying", "random"),
-}
-TRAINING_ONLY = frozenset({"amd-epyc-zen-4-first"})
-"""Collected with an earlier graph pipeline, without repeats: learnt from, never tested on."""
-Scores = dict[str, dict[str, list[GroupScore]]]
-"""By kind of split and method."""
 LEAST_PROGRAMS = 24
 """Smaller pools say little about ranking."""
 
@@ -78,38 +69,21 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, help="folder with <device>_*.ansor.json of two GPUs")
     options = parser.parse_args()
     bench = Bench(CACHE / ("cost_model.quick" if options.quick else "cost_model"), options.fresh or options.quick)
-    seeds, epochs = (1, 2) if options.quick else (options.seeds, 12)
+    seeds, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
     groups = bench.groups()
-    cases = [Case(kind, task, seed, epochs) for seed in range(seeds) for kind, task in splits(groups, seed)]
-    if options.logs is not None:
-        gpu = bench.gpu_groups(options.logs)
-        cases += [Case(kind, task, seed, epochs) for seed in range(seeds) for kind, task in gpu_splits(gpu, seed)]
-    scores = bench.scores(cases)
+    gpu = bench.gpu_groups(options.logs) if options.logs is not None else []
+    scores = bench.scores(cases_of(groups, gpu, seeds, epochs))
     facts = {"groups": len(groups), "workloads": len({one.workload for one in groups}), "seeds": seeds}
     facts["programs"] = sum(len(one.programs) for one in groups)
     path = report.write(
         "cost_model",
         f"python -m benchmarks.cost_model --seeds {seeds}" + (" --logs FOLDER" if options.logs else ""),
-        claims(scores, groups, scoring_ms(groups), import_rate()),
+        [*ranking_claims(scores, groups), *timed_claims(scoring_ms(groups), import_rate())],
         {**facts, "methods": table(scores), "ceiling": ceiling(groups)},
         2,
         options.quick,
     )
     print(path)
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One split with one seed."""
-
-    kind: str
-    task: Task
-    seed: int
-    epochs: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} {self.task.name} {self.seed}".replace(" ", "-").replace(",", "")
 
 
 class Bench:
@@ -129,7 +103,7 @@ class Bench:
                 import_files(plain, record_files([collection]), Origin(collection.name, collection.name))
             with Template.start() as template:
                 describe(template, plain, described)
-        return [one for one in load_groups(described, LEAST_PROGRAMS) if not one.held_out]
+        return load_groups(described, LEAST_PROGRAMS)
 
     def gpu_groups(self, logs: Path) -> list[Group]:
         folder = DatasetFolder(self._folder / "gpu")
@@ -159,7 +133,7 @@ class Bench:
         case = _shared[position]
         if self._kept(case).exists():
             return
-        found = experiments.run(case.task, METHODS[case.kind], Settings(seed=case.seed, epochs=case.epochs, patience=4))
+        found = case.run()
         text = json.dumps({method: [asdict(one) for one in rows] for method, rows in found.items()})
         self._kept(case).with_suffix(".part").write_text(text)
         self._kept(case).with_suffix(".part").replace(self._kept(case))
@@ -179,70 +153,10 @@ def merged(group: Group) -> Group:
     return group
 
 
-def splits(groups: Sequence[Group], seed: int) -> list[tuple[str, Task]]:
-    found = []
-    for task in experiments.unseen_workloads(groups, FOLDS, seed):
-        test = [one for one in task.test if one.source not in TRAINING_ONLY]
-        found.append((UNSEEN, replace(task, test=test)))
-    for target in sorted({one.target for one in groups if one.source not in TRAINING_ONLY}):
-        for kind, seen in ((CONFIGURATION, False), (SEEN, True)):
-            task = transferable(experiments.unseen_target(groups, target, seed, seen))
-            if task.test:
-                found.append((kind, replace(task, name=f"{task.name} {len(found)}")))
-    return found
-
-
-def gpu_splits(groups: Sequence[Group], seed: int) -> list[tuple[str, Task]]:
-    found = []
-    for target in sorted({one.target for one in groups}):
-        task = transferable(experiments.unseen_target(groups, target, seed, seen_workloads=True))
-        found.append((GPU, replace(task, name=f"{task.name} {target}")))
-    return found
-
-
-def transferable(task: Task) -> Task:
-    """Tested only where the workload was measured on another target: else there is nothing to transfer."""
-    known = {one.workload for one in task.known}
-    return replace(task, test=[one for one in task.test if one.workload in known])
-
-
-def claims(scores: Scores, groups: Sequence[Group], score_ms: list[float], rates: list[float]) -> list[Claim]:
-    """Levels and differences as the lower end of their 95 % interval over workloads."""
-
-    def level(kind: str, method: str, metric: str) -> Interval | None:
-        rows = scores.get(kind, {}).get(method)
-        return interval(rows, metric) if rows else None
-
-    def gap(kind: str, one: str, other: str, metric: str) -> Interval | None:
-        rows, others = scores.get(kind, {}).get(one), scores.get(kind, {}).get(other)
-        return difference(rows, others, metric) if rows and others else None
-
-    def claim(name: str, found: Interval | None, goal: float, kind: str) -> Claim:
-        cases = len(next(iter(scores.get(kind, {"": []}).values())))
-        if found is None or math.isnan(found.mean):
-            return Claim(name, None, "", goal, "higher", None, 0)
-        return Claim(name, found.low, "", goal, "higher", (found.low, found.high), cases)
-
-    not_yet = {
-        "heldout_top1": (0.90, "higher"),
-        "heldout_top5": (0.97, "higher"),
-        "heldout_skill_top1": (0.85, "higher"),
-        "heldout_top1_minus_xgboost": (0.02, "higher"),
-        "labels_7pct_top1_gap": (0.02, "lower"),
-        "kept_fraction_non_inferior": (0.25, "lower"),
-        "pruned_minus_random_same_size": (0.0, "higher"),
-        "trials_ratio_vs_xgboost": (0.7, "lower"),
-    }
+def timed_claims(score_ms: list[float], rates: list[float]) -> list[Claim]:
     return [
-        claim("pairwise_accuracy_minus_xgboost", gap(UNSEEN, "without-evidence", "xgboost", "pairwise"), 0.02, UNSEEN),
-        claim("unseen_target_top1", level(CONFIGURATION, "attention", "top1"), 0.85, CONFIGURATION),
-        claim("unseen_target_top5", level(CONFIGURATION, "attention", "top5"), 0.95, CONFIGURATION),
-        claim("unseen_top1_minus_blind", gap(CONFIGURATION, "attention", "target-blind", "top1"), 0, CONFIGURATION),
-        claim("seen_workload_top1_minus_copy", gap(SEEN, "attention", "copying", "top1"), 0, SEEN),
-        claim("gpu_transfer_top1_minus_copy", gap(GPU, "attention", "copying", "top1"), 0, GPU),
         Claim("score_512_ms", median(score_ms), "ms", 50, "lower", (min(score_ms), max(score_ms)), len(score_ms)),
         Claim("import_lines_per_s", median(rates), "1/s", 20_000, "higher", (min(rates), max(rates)), len(rates)),
-        *(Claim(name, None, "", goal, better, None, 0) for name, (goal, better) in not_yet.items()),  # type: ignore[arg-type]
     ]
 
 
@@ -267,16 +181,26 @@ def ceiling(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def scoring_ms(groups: Sequence[Group]) -> list[float]:
-    """Milliseconds for 512 candidates from arrays to scores, each with evidence: the slower of schedule tokens alone
+    """Milliseconds for 512 candidates, each with evidence, as a worker scores them: the slower of schedule tokens alone
     (drafts) and statement features alone (lowered programs)."""
     group = max(groups, key=lambda one: len(one.programs))
-    others = [one for one in groups if one.workload == group.workload and one.target != group.target]
-    whole = group_batch(group, others)
-    batch = whole.chosen(np.arange(CANDIDATES) % len(whole))
-    model = AttentionModel()
-    modes = [frozenset({"statements"}), frozenset({"schedule"})]
-    times_ms = [[1e3 * _timed(lambda: score(model, batch, mode)) for _ in range(TIMINGS)] for mode in modes]  # noqa: B023
-    return max((times[1:] for times in times_ms), key=median)
+    one = prepare([group], groups)[0]
+    places = np.arange(CANDIDATES) % len(group.programs)
+    programs = [group.programs[place] for place in places]
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder), AttentionModel(), Trees.trained([one], 0), {})
+        scorer = Scorer(Path(folder), threads=os.cpu_count() or 1)
+
+    def times_ms(chosen: Sequence[Program]) -> list[float]:
+        evidence = (one.batch.evidence[places], one.batch.evidence_mask[places])
+        return [
+            1e3 * _timed(lambda: scorer.score(program_batch(chosen, group.hardware, group.shape, *evidence)))
+            for _ in range(1 + TIMINGS)
+        ][1:]
+
+    drafts = [replace(each, statements=None) for each in programs]
+    lowered = [replace(each, schedule=tokens([])) for each in programs]
+    return max((times_ms(drafts), times_ms(lowered)), key=median)
 
 
 def import_rate() -> list[float]:

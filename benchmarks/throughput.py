@@ -24,13 +24,8 @@ from typing import Any
 from benchmarks import report
 from benchmarks.networks import resnet18
 from benchmarks.report import CACHE, Claim
-from crosstune.db import migrate
-from crosstune.db.engine import create_engine, reading, retrying
-from crosstune.db.repositories import projects, records, targets
-from crosstune.db.repositories.records import NewCandidate
+from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
 from crosstune.service.audit import audit_database
-from crosstune.service.steps.importing import store_workload
-from crosstune.service.steps.tuning import new_candidate, round_request
 from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import Quality, RoundRequest, TargetSpec, Workload
@@ -38,12 +33,11 @@ from crosstune.tuner.contracts import median as middle
 from crosstune.tuner.rounds import RoundRunner
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
-from crosstune.tuner.targets import default_name, detect_machine, native
+from crosstune.tuner.targets import detect_machine, native
 from crosstune.tuner.tasks import import_network
 
 TRIALS = 256
 ROUND_TRIALS = 32
-BUILD_TIMEOUT_S, RUN_TIMEOUT_S = 10.0, 10.0
 COMPARISONS = 7
 AUDITED = 50
 SEED = 1
@@ -55,7 +49,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget finished tasks of an earlier run")
     parser.add_argument("--minutes", type=float, help="start no further task after so long; a later run goes on")
     options = parser.parse_args()
-    until_s = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
+    until_s = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     trials = 32 if options.quick else TRIALS
     folder = CACHE / ("throughput.quick" if options.quick else "throughput")
     if options.fresh or options.quick:
@@ -72,7 +66,8 @@ def main() -> None:
             if bench.kept(workload).exists() or time.monotonic() < until_s:
                 rows.append(bench.task(workload))
         bench.close()
-    audited = audit_database(bench.url, (BUILD_TIMEOUT_S, RUN_TIMEOUT_S), 5 if options.quick else AUDITED, SEED)
+    timeouts_s = (BUILD_TIMEOUT_S, RUN_TIMEOUT_S)
+    audited = audit_database(bench.database.url, timeouts_s, 5 if options.quick else AUDITED, SEED)
     path = report.write(
         "throughput",
         "python -m benchmarks.throughput",
@@ -100,25 +95,14 @@ class Bench:
 
     def __init__(self, template: Template, spec: TargetSpec, folder: Path, trials: int) -> None:
         self.template, self.spec, self.folder, self.trials = template, spec, folder, trials
-        self.url = f"sqlite:///{folder / 'records.db'}"
-        migrate.upgrade(self.url)
-        self.engine = create_engine(self.url)
+        self.database = TuningDatabase(folder / "records.db", spec)
         self.builder = Builder(template, os.cpu_count() or 1, BUILD_TIMEOUT_S)
         self.runner = Runner(template, RUN_TIMEOUT_S)
         self.rounds = RoundRunner(Searcher(template), self.builder, self.runner)
-        target = retrying(
-            self.engine,
-            lambda connection: targets.register(
-                connection, identity=spec.identity, name=default_name(spec), spec=spec.to_json()
-            )[0],
-        )
-        self.target_key = target.key
-        with reading(self.engine) as connection:
-            self.project_key = projects.get(connection).key
 
     def close(self) -> None:
         self.rounds.close()
-        self.engine.dispose()
+        self.database.close()
 
     def kept(self, workload: Workload) -> Path:
         return self.folder / f"{workload.sha256[:16]}.json"
@@ -146,7 +130,7 @@ class Bench:
         return row
 
     def _ours(self, workload: Workload) -> dict[str, Any]:
-        workload_key = retrying(self.engine, lambda connection: store_workload(connection, workload))
+        workload_key = self.database.add(workload)
         started_s = time.perf_counter()
         done = valid = 0
         parts = {"read": 0.0, "search": 0.0, "build": 0.0, "run": 0.0, "store": 0.0, "wait_for_device": 0.0}
@@ -154,13 +138,13 @@ class Bench:
         best_s, best_trace, exhausted = float("inf"), None, False
         while done < self.trials and not exhausted:
             since = time.perf_counter()
-            request = self._request(workload_key, min(ROUND_TRIALS, self.trials - done), SEED + done)
+            request = self.database.request(workload_key, min(ROUND_TRIALS, self.trials - done), SEED + done)
             parts["read"] += time.perf_counter() - since
             result = self.rounds.run(request, nullcontext, lambda: False)
             for name, seconds in result.timings_s.items():
                 parts[name] += seconds
             since = time.perf_counter()
-            self._store(workload_key, [new_candidate(one, None, None, None) for one in result.candidates])
+            self.database.store(workload_key, result.candidates)
             parts["store"] += time.perf_counter() - since
             done += len(result.candidates)
             exhausted = result.exhausted
@@ -179,32 +163,6 @@ class Bench:
             "seconds_by_part": parts,
             "curve": curve,
         }
-
-    def _request(self, workload_key: int, trials: int, seed: int) -> RoundRequest:
-        with reading(self.engine) as connection:
-            return round_request(
-                connection,
-                target=self.spec,
-                target_key=self.target_key,
-                workload_key=workload_key,
-                project_key=self.project_key,
-                trials=trials,
-                seed=seed,
-                build_timeout_s=BUILD_TIMEOUT_S,
-                run_timeout_s=RUN_TIMEOUT_S,
-            )
-
-    def _store(self, workload_key: int, candidates: Sequence[NewCandidate]) -> None:
-        retrying(
-            self.engine,
-            lambda connection: records.store(
-                connection,
-                target_key=self.target_key,
-                workload_key=workload_key,
-                project_key=self.project_key,
-                candidates=candidates,
-            ),
-        )
 
     def _theirs(self, workload: Workload) -> dict[str, Any]:
         request, result = self.folder / "request.json", self.folder / "result.json"

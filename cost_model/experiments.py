@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+from torch import nn
 
-from crosstune.cost_model.attention.training import Prepared, Settings, prepare, score, train
-from crosstune.cost_model.baselines.copying import copied_scores
+from crosstune.cost_model.attention.prepared import Prepared, prepare
+from crosstune.cost_model.attention.training import Settings, score, train
+from crosstune.cost_model.attention.trees import Trees, out_of_fold
+from crosstune.cost_model.baselines.copying import copying_scores
 from crosstune.cost_model.baselines.xgboost_ranker import XgboostRanker
 from crosstune.cost_model.evaluation import GroupScore, group_score, random_score
 from crosstune.cost_model.features import STATEMENT_COLUMNS
@@ -16,7 +20,7 @@ from crosstune.cost_model.groups import Group
 from crosstune.cost_model.ranker import Example
 
 METHODS = (
-    *("attention", "without-evidence", "target-blind", "tokens-only"),
+    *("attention", "shuffled-hardware", "without-evidence", "target-blind", "tokens-only"),
     *("segment-sum", "xgboost", "copying", "random"),
 )
 MASKS: dict[str, tuple[str, ...]] = {
@@ -26,6 +30,8 @@ MASKS: dict[str, tuple[str, ...]] = {
     "tokens-only": ("evidence", "statements"),
 }
 """Variants of the attention model: token groups that it neither learns from nor sees."""
+SHUFFLED = "shuffled-hardware"
+"""The attention model, told of the hardware of some other target that it was trained on."""
 VALIDATION_SHARE = 0.15
 
 
@@ -81,19 +87,27 @@ def run(
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, list[GroupScore]]:
     """Scores of each method on the test groups. Validation groups are taken from the training groups alone."""
-    learns = set(methods) & {*MASKS, "segment-sum"}
-    fitted, validation = prepared_for_training(task.train, settings.seed) if learns else ([], [])
+    learns = set(methods) & {*MASKS, SHUFFLED, "segment-sum"}
+    given = training_set(task.train if learns else (), settings.seed)
     found: dict[str, list[GroupScore]] = {}
-    test = prepare(task.test, task.known)
+    test = [replace(one, batch=given.trees.expect(one.batch)) for one in prepare(task.test, task.known)]
+
+    @cache
+    def trained_without(masked: tuple[str, ...]) -> nn.Module:
+        trained = train(given.fitted, given.validation, replace(settings, always_masked=masked))
+        tell(f"{task.name}: without {masked or 'nothing'} {trained.seconds:.0f} s, best epoch {trained.best_epoch}")
+        return trained.model
+
     for method in methods:
         if method in MASKS:
-            chosen = replace(settings, always_masked=MASKS[method])
-            trained = train(fitted, validation, chosen)
-            tell(f"{task.name}: {method} {trained.seconds:.0f} s, best epoch {trained.best_epoch}")
-            masked = frozenset(MASKS[method])
-            found[method] = [group_score(one.group, score(trained.model, one.batch, masked)) for one in test]
+            model, masked = trained_without(MASKS[method]), frozenset(MASKS[method])
+            found[method] = [group_score(one.group, score(model, one.batch, masked)) for one in test]
+        elif method == SHUFFLED:
+            model = trained_without(())
+            elsewhere = _shuffled(test, given.fitted, settings.seed)
+            found[method] = [group_score(one.group, score(model, one.batch)) for one in elsewhere]
         elif method == "segment-sum":
-            trained = train(fitted, validation, replace(settings, model="segment_sum", drop={}))
+            trained = train(given.fitted, given.validation, replace(settings, model="segment_sum", drop={}))
             found[method] = [group_score(one.group, score(trained.model, one.batch)) for one in test]
         elif method == "xgboost":
             found[method] = xgboost_scores(task.train, task.test, settings.seed)
@@ -106,15 +120,22 @@ def run(
     return found
 
 
-def copying_scores(test: Sequence[Prepared]) -> list[GroupScore]:
-    """Of the groups of whose programs all have evidence."""
-    known = [(one, copied_scores(one.batch)) for one in test]
-    return [group_score(one.group, speeds) for one, speeds in known if not np.isnan(speeds).any()]
+def _shuffled(test: Sequence[Prepared], fitted: Sequence[Prepared], seed: int) -> list[Prepared]:
+    chance = np.random.default_rng(seed)
+    found = []
+    for one in test:
+        others = [each for each in fitted if each.group.target != one.group.target]
+        hardware = others[chance.integers(len(others))].group.hardware
+        batch = replace(one.batch, hardware=np.repeat(hardware[None], len(one.batch), axis=0))
+        found.append(replace(one, batch=batch))
+    return found
 
 
 def _validation(groups: Sequence[Group], seed: int) -> tuple[list[Group], list[Group]]:
     """Whole workloads for early stopping, on all targets."""
     names = sorted({group.workload for group in groups})
+    if not names:
+        return [], []
     chosen = np.random.default_rng(seed + 1).permutation(len(names))[: max(1, round(VALIDATION_SHARE * len(names)))]
     held = {names[position] for position in chosen}
     if len(held) >= len(names):
@@ -131,7 +152,7 @@ def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: i
         for program in group.programs
         if program.statements is not None
     ]
-    ranker = XgboostRanker(seed, threads=2)  # in a random order where there is nothing to learn from
+    ranker = XgboostRanker(seed, threads=2, large=True)  # in a random order where there is nothing to learn from
     ranker.fit(examples)
     empty = np.zeros((0, STATEMENT_COLUMNS), dtype=np.float32)
     return [
@@ -140,8 +161,18 @@ def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: i
     ]
 
 
-def prepared_for_training(groups: Sequence[Group], seed: int) -> tuple[list[Prepared], list[Prepared]]:
-    """Training and validation batches of all that is not held out, each with evidence from the rest."""
+@dataclass(frozen=True, slots=True)
+class TrainingSet:
+    """What a model is fitted to, what tells when to stop, and trees trained on all of it."""
+
+    fitted: list[Prepared]
+    validation: list[Prepared]
+    trees: Trees
+
+
+def training_set(groups: Sequence[Group], seed: int) -> TrainingSet:
+    """All that is not held out, each with evidence from the rest and with what trees expect that never saw it."""
     trainable = [group for group in groups if not group.held_out]
     fitted, validation = _validation(trainable, seed)
-    return prepare(fitted, fitted), prepare(validation, trainable)
+    prepared = out_of_fold([*prepare(fitted, fitted), *prepare(validation, trainable)], seed)
+    return TrainingSet(prepared[: len(fitted)], prepared[len(fitted) :], Trees.trained(prepared, seed))

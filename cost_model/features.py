@@ -69,15 +69,28 @@ def unpack(packed: bytes) -> Matrix:
 
 
 def vector(features: Matrix) -> Vector:
-    """One program as (VECTOR_LENGTH,) for models that take no sequences.
+    """One program as (VECTOR_LENGTH,), see `vectors`; zeros when it has no stores."""
+    found: Vector = vectors(features[None], np.ones((1, len(features)), dtype=bool))[0]
+    return found
+
+
+def vectors(features: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Programs (n, stores, 164), padded where `mask` (n, stores) is False, as (n, VECTOR_LENGTH).
 
     Sum over stores (magnitudes are summed as numbers, not as logarithms), maximum over stores, the store with the
     most iterations times arithmetic, and the number of stores.
     """
-    if not len(features):
-        return np.zeros(VECTOR_LENGTH, dtype=np.float32)
-    magnitudes = np.log2(np.sum(np.exp2(features) - 1.0, axis=0) + 1.0)
-    total = np.where(_ONE_HOT_COLUMNS, features.sum(axis=0), magnitudes)
-    main = features[int(np.argmax(features[:, :16].max(axis=1)))]
-    parts = (total, features.max(axis=0), main, [float(len(features))])
-    return np.concatenate(parts).astype(np.float32)
+    count = mask.sum(axis=1, dtype=np.float32)
+    found = np.zeros((len(features), VECTOR_LENGTH), dtype=np.float32)
+    there = count > 0
+    if not there.any():
+        return found
+    features, mask = features[there], mask[there]
+    kept = mask[..., None]
+    magnitudes = np.log2(np.sum((np.exp2(features) - 1.0) * kept, axis=1) + 1.0)
+    total = np.where(_ONE_HOT_COLUMNS, np.sum(features * kept, axis=1), magnitudes)
+    arithmetic = np.where(mask, features[..., :16].max(axis=2), -np.inf)
+    main = features[np.arange(len(features)), np.argmax(arithmetic, axis=1)]
+    largest = np.max(features, axis=1, where=kept, initial=-np.inf)
+    found[there] = np.concatenate([total, largest, main, count[there, None]], axis=1)
+    return found

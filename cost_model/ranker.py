@@ -19,6 +19,17 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Schedules of the same workload that were measured on another target."""
+
+    target: Mapping[str, Any]
+    """That target's fields, with its `attributes` where they are known."""
+    traces: Sequence[Sequence[Any]]
+    latencies_s: Sequence[float | None]
+    """Of each trace; None: it failed there."""
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a candidate is besides its statements; every part may be missing."""
 
@@ -28,6 +39,8 @@ class Context:
     """A target's fields as JSON."""
     trace: Sequence[Any] | None = None
     """[instructions, decisions]"""
+    elsewhere: Sequence[Elsewhere] = ()
+    """What is known of the workload on other targets."""
 
 
 @dataclass(frozen=True, slots=True)

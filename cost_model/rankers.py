@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from crosstune.cost_model.ranker import NeutralRanker, Ranker
 
-NAMES = ("xgboost", "random")
+NAMES = ("attention", "xgboost", "random")
 
 
 def make_ranker(name: str, seed: int) -> Ranker:
-    """`xgboost`: trees over statement features; `random`: no opinion. ValueError for another name."""
+    """`attention`: the trained model; `xgboost`: trees over statement features, trained on the target's own records
+    alone; `random`: no opinion. ValueError for another name."""
+    if name == "attention":
+        from crosstune.cost_model.attention.ranker import AttentionRanker
+
+        return AttentionRanker(seed)
     if name == "xgboost":
         from crosstune.cost_model.baselines.xgboost_ranker import XgboostRanker
 

@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(2**20, ge=1024, description="Largest JSON body, in bytes.")
     embedded_worker: bool = Field(True, description="Run a worker for this machine inside the service process.")
     round_trials: int = Field(32, ge=1, le=1024, description="Candidates measured per round of one task.")
+    ranker: Literal["attention", "xgboost", "random"] = Field(
+        "attention",
+        description="What puts candidates in order: the trained cost model, trees over the target's own records, "
+        "or nothing.",
+    )
     lease_s: float = Field(
         15.0, gt=0, description="Seconds after which the work of a silent worker is taken over; renewed at a third."
     )

@@ -42,6 +42,7 @@ from crosstune.tuner.tvm_adapter.compute import anchor_key
 
 ROUND_TRIALS = 32
 REPEATED_SHARE = 0.1
+DEFAULT = "default"
 PASSES = 3
 """Quick measurements of a program, apart in time: with one, the repeat ranked 82 % of the pairs as the first did."""
 
@@ -124,18 +125,24 @@ class Collector:
         self._search(workload, target, should_stop)
 
     def _draw(self, workload: Workload, target: TargetSpec, should_stop: ShouldStop) -> None:
-        """Programs that nothing was known of: one round that knows nothing."""
-        if not self._of(workload, target):
-            self._round(workload, target, RANDOM, (), self._half, "random", should_stop)
+        """Programs drawn blindly, whatever is known."""
+        lines = self._of(workload, target)
+        missing = self._half - sum(line["origin"] in (RANDOM, DEFAULT) for line in lines)
+        if missing > 0:
+            self._round(workload, target, RANDOM, [*map(_known, lines)], missing, "random", should_stop)
 
     def _replay(self, workload: Workload, target: TargetSpec, first: TargetSpec, should_stop: ShouldStop) -> None:
         """Every second valid program of the first target."""
-        if self._of(workload, target):
-            return
+        lines = self._of(workload, target)
+        tried = {line["schedule"] for line in lines}
+        done = sum(line["origin"] in (REPLAY, RANDOM, DEFAULT) for line in lines)
         valid = [line for line in self._of(workload, first) if line["latencies_s"] and line["origin"] != REPEAT]
-        seeds = [KnownSchedule(line["trace"], line["schedule"], None, None, None) for line in valid[::2][: self._half]]
+        wanted = valid[::2][: self._half]
+        chosen = [line for line in wanted if line["schedule"] not in tried][: max(0, len(wanted) - done)]
+        seeds = [KnownSchedule(line["trace"], line["schedule"], None, None, None) for line in chosen]
         if seeds:  # and the default schedule, which comes with the first round on every target
-            self._round(workload, target, REPLAY, seeds, len(seeds) + 1, "random", should_stop)
+            known = [*seeds, *map(_known, lines)]
+            self._round(workload, target, REPLAY, known, len(seeds) + (not lines), "random", should_stop)
 
     def _search(self, workload: Workload, target: TargetSpec, should_stop: ShouldStop) -> None:
         while not should_stop():
@@ -215,8 +222,8 @@ class Collector:
 
 def _origin(candidate: CandidateResult, phase: str) -> str:
     """A replay round whose traces did not all fit is filled up with random programs."""
-    if candidate.source == "default":
-        return "default"
+    if candidate.source == DEFAULT:
+        return DEFAULT
     return RANDOM if phase == REPLAY and candidate.source != "transfer" else phase
 
 
@@ -282,4 +289,5 @@ def _known(line: dict[str, Any]) -> KnownSchedule:
         invalidity=Invalidity(line["invalid"]) if line["invalid"] else None,
         features=base64.b64decode(line["features"]) if line["features"] else None,
         module_sha256=line["program"],
+        quick_s=median(line["latencies_s"]) if line["latencies_s"] and line["quality"] == Quality.QUICK else None,
     )

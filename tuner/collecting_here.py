@@ -31,19 +31,21 @@ def collect_here(
     minutes: float | None,
     seed: int,
     held_out: bool,
+    shapes: dict[str, list[int]],
     tell: Callable[[Progress], None],
     note: Callable[[str], None],
 ) -> None:
     """Collect programs of the `networks` (ONNX files) on `targets` ("mcpu:cores"; none: all that this machine can).
 
-    `held_out` takes the workloads of the held-out networks only, else all but these. Stops after `minutes`. A network
+    `held_out` takes the workloads of the held-out networks only, else all but these. `shapes`: sizes of inputs that
+    the files leave open, which all of them must have. Stops after `minutes`. A network
     that cannot be imported is noted and left out. Raises TargetRefused.
     """
     until_s = time.monotonic() + 60.0 * minutes if minutes is not None else float("inf")
     with Template.start() as template:
         machine = detect_machine(template)
         specs = [parse_short(text, machine, template) for text in targets] or variants(machine)
-        found = _workloads(template, networks, seed, note)
+        found = _workloads(template, networks, shapes, seed, note)
         wanted = [one for one in found if one.held_out == held_out]
         note(f"{len(wanted)} workloads on {len(specs)} targets; {len(found) - len(wanted)} left out")
         collection = CollectionFolder(folder)
@@ -81,13 +83,13 @@ def parse_short(text: str, machine: Machine, template: Template) -> TargetSpec:
 
 
 def _workloads(
-    template: Template, paths: Sequence[Path], seed: int, note: Callable[[str], None]
+    template: Template, paths: Sequence[Path], shapes: dict[str, list[int]], seed: int, note: Callable[[str], None]
 ) -> list[CollectedWorkload]:
     networks: dict[str, ImportedNetwork] = {}
     for path in paths:
         try:
             with template.spawn("import") as child:
-                networks[path.stem] = import_network(child, path, {}, IMPORT_S)
+                networks[path.stem] = import_network(child, path, shapes, IMPORT_S)
         except NetworkRefused as error:
             note(f"{path} is left out: {error}")
     return distinct_workloads(networks, seed)

@@ -145,6 +145,38 @@ class KnownSchedule:
     features: bytes | None = None
     """See cost_model.features: float16 statement features, compressed, with a layout version."""
     module_sha256: str | None = None
+    quick_s: float | None = None
+    """With hot caches, where it was measured so; a full latency is longer, so only these put schedules in order."""
+
+    @property
+    def order_s(self) -> float | None:
+        """What to compare with other schedules of the workload on this target."""
+        return self.latency_s if self.quick_s is None else self.quick_s
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredElsewhere:
+    """Schedules of the same workload on another target, for the ranker: latencies compare only among them."""
+
+    target: TargetSpec
+    attributes: dict[str, Any]
+    """What is known of its hardware."""
+    traces: tuple[TraceJson, ...]
+    latencies_s: tuple[float | None, ...]
+    """One for each trace; None: it failed there."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "target": self.target.to_json(),
+            "attributes": self.attributes,
+            "traces": self.traces,
+            "latencies_s": self.latencies_s,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> MeasuredElsewhere:
+        target = TargetSpec.from_json(value["target"])
+        return cls(target, value["attributes"], tuple(value["traces"]), tuple(value["latencies_s"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +200,10 @@ class RoundRequest:
     seed: int
     build_timeout_s: float = 10.0
     run_timeout_s: float = 10.0
-    ranker: str = "xgboost"
+    ranker: str = "attention"
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """What is known of the target's hardware."""
+    elsewhere: tuple[MeasuredElsewhere, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

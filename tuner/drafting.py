@@ -127,7 +127,7 @@ class Drafter:
             draft = self._draft_of(each) if has_verdict(each) else None
             if draft is not None:
                 drafts.append(draft)
-                latencies_s.append(each.latency_s)
+                latencies_s.append(each.order_s)
         model = DraftRanker(self._random.randrange(2**30))
         model.fit(vectors(self.spaces, drafts, self._width), latencies_s)
         return model
@@ -135,7 +135,7 @@ class Drafter:
 
 def by_latency(known: Sequence[KnownSchedule]) -> list[KnownSchedule]:
     """The measured ones, the fastest first."""
-    return sorted((each for each in known if each.latency_s is not None), key=lambda each: each.latency_s or 0.0)
+    return sorted((each for each in known if each.order_s is not None), key=lambda each: each.order_s or 0.0)
 
 
 def is_seed(known: KnownSchedule) -> bool:

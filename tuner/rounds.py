@@ -152,7 +152,7 @@ class RoundRunner:
         self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop
     ) -> tuple[bool, float | None]:
         before_s = self._runner.settle(request.target)
-        best_quick_s = _best(known.latency_s for known in request.known if known.quality is Quality.QUICK)
+        best_quick_s = _best(known.quick_s for known in request.known)
         for trial in (trial for _ in range(self._passes) for trial in trials):
             if should_stop():
                 return True, before_s

@@ -16,6 +16,7 @@ from crosstune.tuner.contracts import (
     ChildFailed,
     Invalidity,
     KnownSchedule,
+    MeasuredElsewhere,
     Quality,
     RoundRequest,
     TargetSpec,
@@ -134,6 +135,8 @@ def request_to_json(request: RoundRequest) -> dict[str, Any]:
         "trials": request.trials,
         "seed": request.seed,
         "ranker": request.ranker,
+        "attributes": request.attributes,
+        "elsewhere": [one.to_json() for one in request.elsewhere],
     }
 
 
@@ -150,6 +153,8 @@ class SearchRequest:
     seed: int
     ranker: str
     default_only: str
+    attributes: dict[str, Any]
+    elsewhere: tuple[MeasuredElsewhere, ...]
 
 
 def request_from_json(value: dict[str, Any]) -> SearchRequest:
@@ -166,6 +171,8 @@ def request_from_json(value: dict[str, Any]) -> SearchRequest:
         seed=value["seed"],
         ranker=value["ranker"],
         default_only=value["default_only"],
+        attributes=value["attributes"],
+        elsewhere=tuple(MeasuredElsewhere.from_json(one) for one in value["elsewhere"]),
     )
 
 
@@ -178,6 +185,7 @@ def _known_to_json(known: KnownSchedule) -> dict[str, Any]:
         "invalidity": known.invalidity,
         "features": _text(known.features),
         "module_sha256": known.module_sha256,
+        "quick_s": known.quick_s,
     }
 
 

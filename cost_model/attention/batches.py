@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosstune.cost_model.features import STATEMENT_COLUMNS, VECTOR_LENGTH, vector
+from crosstune.cost_model.features import STATEMENT_COLUMNS, VECTOR_LENGTH, Matrix, vectors
 from crosstune.cost_model.groups import Group, Program
 from crosstune.cost_model.tokens import evidence
-from crosstune.cost_model.tokens.hardware import HardwareToken
+from crosstune.cost_model.tokens.hardware import HARDWARE_WIDTH, HardwareToken
 from crosstune.cost_model.tokens.vocabulary import WIDTH
-from crosstune.cost_model.tokens.workload import WorkloadToken
+from crosstune.cost_model.tokens.workload import WORKLOAD_WIDTH, WorkloadToken
 
 STATEMENTS, STEPS = 12, 56
-"""Tokens of a program at most; later ones are cut."""
+"""Tokens of a program at most; later ones are cut. There is room for one at least, so that no axis is empty."""
 MOST_BLOCKS = 32
 
 
@@ -32,7 +32,7 @@ class Batch:
     """(n, stores, 164)"""
     statement_mask: NDArray[np.bool_]
     summary: NDArray[np.float32]
-    """(n, VECTOR_LENGTH): all stores of a program pooled, see features.vector; zeros where there are none"""
+    """(n, VECTOR_LENGTH): the stores of a program pooled, see features.vectors; zeros where there are none"""
     kinds: NDArray[np.int64]
     """(n, steps)"""
     blocks: NDArray[np.int64]
@@ -42,9 +42,15 @@ class Batch:
     evidence: NDArray[np.float32]
     """(n, EVIDENCE, EVIDENCE_WIDTH)"""
     evidence_mask: NDArray[np.bool_]
+    trees: NDArray[np.float32]
+    """(n,): what trees expect, in deviations above the mean of the candidates; 0 where they expect nothing"""
 
     def __len__(self) -> int:
         return len(self.hardware)
+
+    def without_evidence(self) -> Batch:
+        """As if nothing were known of the workload elsewhere."""
+        return replace(self, evidence_mask=np.zeros_like(self.evidence_mask))
 
     def chosen(self, indices: NDArray[np.int64]) -> Batch:
         """The programs at `indices`, with the padding that these need."""
@@ -55,6 +61,24 @@ class Batch:
         for name in ("kinds", "blocks", "values", "step_mask"):
             parts[name] = parts[name][:, :steps]
         return Batch(**parts)
+
+
+def empty_batch(count: int, stores: int, steps: int) -> Batch:
+    """`count` programs of which nothing is known."""
+    return Batch(
+        hardware=np.zeros((count, HARDWARE_WIDTH), dtype=np.float32),
+        workload=np.zeros((count, WORKLOAD_WIDTH), dtype=np.float32),
+        statements=np.zeros((count, stores, STATEMENT_COLUMNS), dtype=np.float32),
+        statement_mask=np.zeros((count, stores), dtype=bool),
+        summary=np.zeros((count, VECTOR_LENGTH), dtype=np.float32),
+        kinds=np.zeros((count, steps), dtype=np.int64),
+        blocks=np.zeros((count, steps), dtype=np.int64),
+        values=np.zeros((count, steps, WIDTH), dtype=np.float32),
+        step_mask=np.zeros((count, steps), dtype=bool),
+        evidence=np.zeros((count, evidence.EVIDENCE, evidence.EVIDENCE_WIDTH), dtype=np.float32),
+        evidence_mask=np.zeros((count, evidence.EVIDENCE), dtype=bool),
+        trees=np.zeros(count, dtype=np.float32),
+    )
 
 
 def group_batch(group: Group, others: Sequence[Group]) -> Batch:
@@ -71,27 +95,19 @@ def program_batch(
     evidence_mask: NDArray[np.bool_],
 ) -> Batch:
     count = len(programs)
-    stores = max((min(STATEMENTS, len(one.statements)) for one in programs if one.statements is not None), default=0)
-    steps = max((min(STEPS, len(one.schedule)) for one in programs), default=0)
-    batch = Batch(
+    statements, statement_mask = _padded_statements([one.statements for one in programs])
+    steps = max(1, max((min(STEPS, len(one.schedule)) for one in programs), default=1))
+    batch = replace(
+        empty_batch(count, 1, steps),
         hardware=np.repeat(hardware[None], count, axis=0),
         workload=np.repeat(workload[None], count, axis=0),
-        statements=np.zeros((count, stores, STATEMENT_COLUMNS), dtype=np.float32),
-        statement_mask=np.zeros((count, stores), dtype=bool),
-        summary=np.zeros((count, VECTOR_LENGTH), dtype=np.float32),
-        kinds=np.zeros((count, steps), dtype=np.int64),
-        blocks=np.zeros((count, steps), dtype=np.int64),
-        values=np.zeros((count, steps, WIDTH), dtype=np.float32),
-        step_mask=np.zeros((count, steps), dtype=bool),
+        statements=statements,
+        statement_mask=statement_mask,
+        summary=vectors(statements, statement_mask),
         evidence=evidence_tokens,
         evidence_mask=evidence_mask,
     )
     for row, program in enumerate(programs):
-        if program.statements is not None:
-            length = min(stores, len(program.statements))
-            batch.statements[row, :length] = program.statements[:length]
-            batch.statement_mask[row, :length] = True
-            batch.summary[row] = vector(program.statements)
         length = min(steps, len(program.schedule))
         batch.kinds[row, :length] = program.schedule.kinds[:length]
         batch.blocks[row, :length] = np.minimum(program.schedule.blocks[:length], MOST_BLOCKS - 1)
@@ -100,5 +116,15 @@ def program_batch(
     return batch
 
 
+def _padded_statements(matrices: Sequence[Matrix | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """(n, stores, 164), and which rows are there."""
+    lengths = np.array([0 if one is None else min(STATEMENTS, len(one)) for one in matrices], dtype=np.int64)
+    mask = np.arange(max(1, lengths.max(initial=0))) < lengths[:, None]
+    padded = np.zeros((*mask.shape, STATEMENT_COLUMNS), dtype=np.float32)
+    if mask.any():
+        padded[mask] = np.concatenate([one[:STATEMENTS] for one in matrices if one is not None])
+    return padded, mask
+
+
 def _longest(mask: NDArray[np.bool_]) -> int:
-    return int(mask.sum(axis=1).max(initial=0))
+    return max(1, int(mask.sum(axis=1).max(initial=0)))

@@ -30,6 +30,14 @@ def pairwise(scores: Tensor, labels: Tensor) -> Tensor:
     return (weights * log_loss).sum() / weights.sum().clamp(min=1e-6)
 
 
+def slowness_loss(found: Tensor, expected: Tensor) -> Tensor:
+    """Huber's loss where both are known; logarithms, so an error of 1 is a factor of two."""
+    known = ~(torch.isnan(found) | torch.isnan(expected))
+    if not bool(known.any()):
+        return torch.zeros(())
+    return torch.nn.functional.huber_loss(found[known], expected[known])
+
+
 def _pairs(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(n, n) each: is the pair different, which is better, and its logistic loss."""
     gap = labels[:, None] - labels[None]

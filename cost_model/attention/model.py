@@ -1,19 +1,18 @@
-"""The network (torch): self-attention over all tokens of a candidate, a ranking head, and a residual over evidence.
+"""The network (torch): self-attention over all tokens of a candidate, a ranking head with residuals over what is known,
+and a latency head.
 
-The score is `head(attended) + trust * copied`: `copied` is the speed that the evidence tokens report, weighted by an
-attention of its own that starts from the nearest hardware. An untrained model therefore copies the nearest target's
-order, and learns when not to.
+The score is `head(attended) + trust * copied + belief * trees`: `copied` is the speed that the evidence tokens report,
+weighted by an attention of its own that starts from the nearest hardware; `trees` is what gradient-boosted trees expect
+of the same program. An untrained model therefore ranks as these two do, and learns when not to.
 """
 
 from __future__ import annotations
-
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crosstune.cost_model.attention.batches import MOST_BLOCKS, Batch
+from crosstune.cost_model.attention.card import Shape
 from crosstune.cost_model.features import STATEMENT_COLUMNS, VECTOR_LENGTH
 from crosstune.cost_model.tokens.evidence import EVIDENCE_WIDTH, HARDWARE_DISTANCE, SCHEDULE_DISTANCE, SPEED
 from crosstune.cost_model.tokens.hardware import HARDWARE_WIDTH
@@ -27,22 +26,44 @@ MOST_KINDS = 64
 assert len(Kind) <= MOST_KINDS
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of the network."""
+class AttentionLayer(nn.Module):  # type: ignore[misc]
+    """Self-attention, then two linear layers; both add to what came in and normalise before (Xiong et al., 2020)."""
 
-    width: int = 64
-    heads: int = 4
-    layers: int = 2
-    inner: int = 128
-    dropout: float = 0.1
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        width = shape.width
+        self.heads = shape.heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+        self.inner = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, shape.inner),
+            nn.GELU(),
+            nn.Dropout(shape.dropout),
+            nn.Linear(shape.inner, width),
+        )
+        self.dropout = nn.Dropout(shape.dropout)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def forward(self, tokens: Tensor, present: Tensor, asking: int | None = None) -> Tensor:
+        """(n, asking, width): the first `asking` tokens (all by default) after looking at those of (n, tokens, width)
+        that are `present` (n, tokens)."""
+        normed = self.norm(tokens)
+        asked, asked_normed = (tokens, normed) if asking is None else (tokens[:, :asking], normed[:, :asking])
+        parts = (self.query(asked_normed), self.key(normed), self.value(normed))
+        queries, keys, values = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
+        logits = queries @ keys.transpose(2, 3) * (keys.shape[3] ** -0.5)
+        weights = torch.softmax(logits.masked_fill(~present[:, None, None], -1e4), dim=3)
+        found = self.output((weights @ values).transpose(1, 2).flatten(2))
+        asked = asked + self.dropout(found)
+        together: Tensor = asked + self.dropout(self.inner(asked))
+        return together
 
 
 class AttentionModel(nn.Module):  # type: ignore[misc]
-    """Scores candidates; higher = faster within one workload on one target."""
+    """Scores candidates (higher = faster within one workload on one target) and estimates their latency."""
 
     statement_mean: Tensor
     statement_scale: Tensor
@@ -63,53 +84,54 @@ class AttentionModel(nn.Module):  # type: ignore[misc]
         self.step_values = nn.Linear(WIDTH, width)
         self.evidence = nn.Sequential(nn.Linear(EVIDENCE_WIDTH, width), nn.GELU(), nn.Linear(width, width))
         self.group = nn.Embedding(len(GROUPS) + 1, width)
-        layer = nn.TransformerEncoderLayer(
-            width,
-            self.shape.heads,
-            self.shape.inner,
-            self.shape.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.attention = nn.TransformerEncoder(layer, self.shape.layers, enable_nested_tensor=False)
+        self.layers = nn.ModuleList(AttentionLayer(self.shape) for _ in range(self.shape.layers))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         self.evidence_weight = nn.Linear(EVIDENCE_WIDTH, 1)
+        self.slowness = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         self.trust = nn.Linear(width, 1)
+        self.belief = nn.Linear(width, 1)
         self.register_buffer("statement_mean", torch.zeros(STATEMENT_COLUMNS))
         self.register_buffer("statement_scale", torch.ones(STATEMENT_COLUMNS))
         self.register_buffer("summary_mean", torch.zeros(VECTOR_LENGTH))
         self.register_buffer("summary_scale", torch.ones(VECTOR_LENGTH))
-        self._start_by_copying()
+        self._start_from_what_is_known()
 
-    def _start_by_copying(self) -> None:
+    def _start_from_what_is_known(self) -> None:
         with torch.no_grad():
+            self.head[-1].weight.zero_()
+            self.head[-1].bias.zero_()
             self.evidence_weight.weight.zero_()
             self.evidence_weight.bias.zero_()
             self.evidence_weight.weight[0, HARDWARE_DISTANCE] = -2.0
             self.evidence_weight.weight[0, SCHEDULE_DISTANCE] = -1.0
-            self.trust.weight.zero_()
-            self.trust.bias.fill_(3.0)
+            for share, start in ((self.trust, 3.0), (self.belief, 0.54)):  # trees count in deviations: 1 each
+                share.weight.zero_()
+                share.bias.fill_(start)
 
-    def forward(self, tensors: dict[str, Tensor], masked: frozenset[str] = frozenset()) -> Tensor:
-        """(n,) scores of a batch as `tensors_of` gives it; `masked` groups are left out."""
+    def forward(self, tensors: dict[str, Tensor], masked: frozenset[str] = frozenset()) -> tuple[Tensor, Tensor]:
+        """Of a batch as `tensors_of` gives it, without the `masked` groups: (n,) scores, and (n,) the expected log2 of
+        the latency over the program's roofline."""
         tokens, present = self._tokens(tensors, masked)
-        attended = self.attention(tokens, src_key_padding_mask=~present)[:, 0]
+        for layer in self.layers[:-1]:
+            tokens = layer(tokens, present)
+        attended = self.layers[-1](tokens, present, asking=1)[:, 0]  # only the gathering token is read
         score: Tensor = self.head(attended)[:, 0]
-        if "evidence" in masked:
-            return score
-        return score + nn.functional.softplus(self.trust(attended)[:, 0]) * self._copied(tensors)
+        if "statements" not in masked:
+            score = score + nn.functional.softplus(self.belief(attended)[:, 0]) * tensors["trees"]
+        if "evidence" not in masked:
+            score = score + nn.functional.softplus(self.trust(attended)[:, 0]) * self._copied(tensors)
+        return score, self.slowness(attended)[:, 0]
 
     def _copied(self, tensors: dict[str, Tensor]) -> Tensor:
         """(n,) speeds of the most similar programs elsewhere, 0 where nothing is known."""
         mask = tensors["evidence_mask"]
         weights = self.evidence_weight(tensors["evidence"])[..., 0].masked_fill(~mask, -1e4)
         copied = (torch.softmax(weights, dim=1) * tensors["evidence"][..., SPEED]).sum(dim=1)
-        return copied * mask.any(dim=1)
+        return copied * (mask.sum(dim=1) > 0)
 
     def _tokens(self, tensors: dict[str, Tensor], masked: frozenset[str]) -> tuple[Tensor, Tensor]:
         """(n, tokens, width), and which of them are there; the first token gathers the rest."""
-        count = len(tensors["kinds"])
+        count = tensors["kinds"].shape[0]  # not len(): the exporter would keep a number for it
         makers = {
             "hardware": lambda: self.hardware(tensors["hardware"])[:, None],
             "workload": lambda: self.workload(tensors["workload"])[:, None],
@@ -121,7 +143,7 @@ class AttentionModel(nn.Module):  # type: ignore[misc]
         present = {
             "hardware": always,
             "workload": tensors["workload"][:, :1] > 0,
-            "statements": torch.cat([tensors["statement_mask"].any(1, keepdim=True), tensors["statement_mask"]], dim=1),
+            "statements": torch.cat([tensors["statement_mask"][:, :1], tensors["statement_mask"]], dim=1),
             "schedule": tensors["step_mask"],
             "evidence": tensors["evidence_mask"],
         }

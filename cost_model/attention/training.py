@@ -10,21 +10,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from crosstune.cost_model.attention.batches import Batch, group_batch
-from crosstune.cost_model.attention.losses import LOSSES
-from crosstune.cost_model.attention.model import AttentionModel, Shape, tensors_of
+from crosstune.cost_model.attention.batches import Batch
+from crosstune.cost_model.attention.card import Shape
+from crosstune.cost_model.attention.losses import LOSSES, slowness_loss
+from crosstune.cost_model.attention.model import AttentionModel, tensors_of
+from crosstune.cost_model.attention.prepared import Prepared
 from crosstune.cost_model.baselines.segment_sum import SegmentSum
 from crosstune.cost_model.errors import CostModelError
-from crosstune.cost_model.groups import Group, by_workload
 from crosstune.cost_model.metrics import top_k
 from crosstune.cost_model.ranker import Scores
 
 WARM_UP = 0.2
 SMALLEST_SPREAD = 0.05
 """A feature that hardly ever changes in training must not explode where it does."""
+
+
+MISSING: tuple[frozenset[str], ...] = (frozenset(), frozenset({"evidence"}), frozenset({"evidence", "statements"}))
+"""What validation is averaged over: all is there, nothing is known elsewhere, and a draft of such a workload."""
 
 
 class NothingToLearn(CostModelError):
@@ -44,7 +49,11 @@ class Settings:
     group_size: int = 48
     """Programs of a group in one step, drawn anew each time."""
     groups_per_step: int = 4
+    averaging: float = 0.98
+    """Decay, per step, of the running mean of the weights, which is what is validated and kept: single weights jump."""
     loss: str = "lambda_rank"
+    latency_weight: float = 0.05
+    """Of the latency head's loss beside the ranking loss."""
     drop: dict[str, float] = field(
         default_factory=lambda: {
             "hardware": 0.1,
@@ -70,34 +79,13 @@ MODELS: Mapping[str, Callable[[Shape], nn.Module]] = {
 }
 
 
-@dataclass(slots=True)
-class Prepared:
-    """A group's arrays, made once."""
-
-    group: Group
-    batch: Batch
-    labels: NDArray[np.float64]
-
-
 @dataclass(frozen=True, slots=True)
 class Trained:
     model: nn.Module
     history: list[dict[str, float]]
     best_epoch: int
+    """-1: no epoch was better than the untrained model."""
     seconds: float
-
-
-def prepare(groups: Sequence[Group], evidence_from: Sequence[Group]) -> list[Prepared]:
-    """Batches with evidence from those of `evidence_from` that measured the same workload on another target."""
-    known = by_workload(evidence_from)
-    return [
-        Prepared(
-            group,
-            group_batch(group, [one for one in known.get(group.workload, []) if one.target != group.target]),
-            group.labels,
-        )
-        for group in groups
-    ]
 
 
 def train(
@@ -106,7 +94,10 @@ def train(
     settings: Settings,
     tell: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> Trained:
-    """The model of the epoch with the best validation top-1 (without validation groups: the last)."""
+    """The model of the epoch with the best validation top-1 (without validation groups: the last).
+
+    The untrained model, which ranks as trees and copying do, is the first candidate.
+    """
     useful = [one for one in groups if np.ptp(one.labels) > 0]
     if not useful:
         raise NothingToLearn(f"none of {len(groups)} groups has programs of different speed")
@@ -115,22 +106,24 @@ def train(
     chance = np.random.default_rng(settings.seed)
     model = MODELS[settings.model](settings.shape)
     _standardise(model, useful)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
+    masked = frozenset(settings.always_masked)
     steps = math.ceil(len(useful) / settings.groups_per_step)
     optimiser = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: _rate((step + 1) / (steps * settings.epochs + 1))
     )
-    best, best_epoch, kept = -1.0, 0, _copy(model)
+    best, best_epoch, kept = _validated(model, validation, masked).get("top1", -1.0), -1, _copy(model)
     history: list[dict[str, float]] = []
     for epoch in range(settings.epochs):
-        loss = _epoch(model, useful, settings, optimiser, schedule, chance)
-        row = {"epoch": epoch, "loss": loss, **_validated(model, validation, frozenset(settings.always_masked))}
+        loss = _epoch(averaged, model, useful, settings, optimiser, schedule, chance)
+        row = {"epoch": epoch, "loss": loss, **_validated(averaged.module, validation, masked)}
         history.append(row)
         tell(row)
         reached = row.get("top1", float(epoch))
         if reached > best:
-            best, best_epoch, kept = reached, epoch, _copy(model)
-        elif epoch - best_epoch >= settings.patience:
+            best, best_epoch, kept = reached, epoch, _copy(averaged.module)
+        elif epoch - max(0, best_epoch) >= settings.patience:
             break
     model.load_state_dict(kept)
     model.eval()
@@ -141,7 +134,7 @@ def score(model: nn.Module, batch: Batch, masked: frozenset[str] = frozenset()) 
     """(n,) scores; higher = faster."""
     model.eval()
     with torch.inference_mode():
-        found: Scores = model(tensors_of(batch), masked).numpy().astype(np.float64)
+        found: Scores = model(tensors_of(batch), masked)[0].numpy().astype(np.float64)
     return found
 
 
@@ -151,6 +144,7 @@ def _rate(done: float) -> float:
 
 
 def _epoch(
+    averaged: AveragedModel,
     model: nn.Module,
     groups: Sequence[Prepared],
     settings: Settings,
@@ -171,6 +165,7 @@ def _epoch(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
+        averaged.update_parameters(model)
     return float(np.mean(losses))
 
 
@@ -179,7 +174,9 @@ def _group_loss(model: nn.Module, one: Prepared, settings: Settings, chance: np.
     indices = np.sort(chance.choice(count, size=min(settings.group_size, count), replace=False))
     batch = one.batch.chosen(indices)
     labels = torch.from_numpy(one.labels[indices].astype(np.float32))
-    return LOSSES[settings.loss](model(tensors_of(batch), _masked(batch, settings, chance)), labels)
+    scores, slowness = model(tensors_of(batch), _masked(batch, settings, chance))
+    expected = torch.from_numpy(one.slowness[indices].astype(np.float32))
+    return LOSSES[settings.loss](scores, labels) + settings.latency_weight * slowness_loss(slowness, expected)
 
 
 def _masked(batch: Batch, settings: Settings, chance: np.random.Generator) -> frozenset[str]:
@@ -193,7 +190,8 @@ def _masked(batch: Batch, settings: Settings, chance: np.random.Generator) -> fr
 def _validated(model: nn.Module, groups: Sequence[Prepared], masked: frozenset[str]) -> dict[str, float]:
     if not groups:
         return {}
-    tops = [top_k(score(model, one.batch, masked), one.labels, 1) for one in groups]
+    modes = {masked | missing for missing in MISSING}
+    tops = [top_k(score(model, one.batch, mode), one.labels, 1) for mode in modes for one in groups]
     return {"top1": float(np.mean(tops))}
 
 

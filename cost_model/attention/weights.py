@@ -1,70 +1,42 @@
-"""A trained model as two files: `model.safetensors` and `card.json`. Nothing in them is ever executed."""
+"""A trained model as files: `model.safetensors`, `trees.ubj`, `card.json`, and the same network as `model.onnx` for
+those who only score. Nothing in them is ever executed."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
-from crosstune.cost_model.attention.model import AttentionModel, Shape
-from crosstune.cost_model.errors import CostModelError
-from crosstune.cost_model.features import FEATURE_LAYOUT
-from crosstune.cost_model.tokens.evidence import EVIDENCE_WIDTH
-from crosstune.cost_model.tokens.hardware import HARDWARE_WIDTH
-from crosstune.cost_model.tokens.vocabulary import VOCABULARY_VERSION
-from crosstune.cost_model.tokens.workload import WORKLOAD_WIDTH
+from crosstune.cost_model.attention.batches import empty_batch
+from crosstune.cost_model.attention.card import CARD, GRAPH, LAYOUT, WEIGHTS, Shape, UnusableModel, read_card
+from crosstune.cost_model.attention.model import AttentionModel, tensors_of
+from crosstune.cost_model.attention.trees import Trees
 
-WEIGHTS, CARD = "model.safetensors", "card.json"
-LAYOUT = {
-    "feature_layout": FEATURE_LAYOUT,
-    "vocabulary_version": VOCABULARY_VERSION,
-    "hardware_width": HARDWARE_WIDTH,
-    "workload_width": WORKLOAD_WIDTH,
-    "evidence_width": EVIDENCE_WIDTH,
-}
-"""What a model and the code that feeds it must agree on."""
+OPSET = 18
 
 
-class UnusableModel(CostModelError):
-    """A model's files that are missing, damaged, or of another layout."""
-
-
-def save(folder: Path, model: AttentionModel, card: dict[str, Any]) -> None:
-    """Write both files; `card` holds whatever tells how the model came to be."""
+def save(folder: Path, model: AttentionModel, trees: Trees, card: dict[str, Any]) -> None:
+    """Write all files; `card` holds whatever tells how the model came to be."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     scratch = folder / f"{WEIGHTS}.part"
     save_file(state, scratch)
+    scratch.chmod(0o644)  # the library lets nobody else read it
     scratch.replace(folder / WEIGHTS)
+    trees.save(folder)
+    _export(model, folder / GRAPH)
     facts = {"layout": LAYOUT, "shape": model.shape.to_json(), "parameters": model.parameter_count, **card}
     (folder / CARD).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def read_card(folder: Path) -> dict[str, Any]:
-    """The card of the model in `folder`; UnusableModel when there is none or its layout is not this version's."""
-    path = folder / CARD
-    try:
-        card = json.loads(path.read_text())
-        layout = card["layout"]
-        Shape(**card["shape"])
-    except FileNotFoundError:
-        raise UnusableModel(f"{folder} holds no {CARD}; `crosstune model train --out {folder}` makes a model") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnusableModel(f"{path} is not a model's card: {error}") from None
-    for name, wanted in LAYOUT.items():
-        if layout.get(name) != wanted:
-            raise UnusableModel(
-                f"{folder} was trained for {name} {layout.get(name)}, this version has {wanted}; train it again"
-            )
-    found: dict[str, Any] = card
-    return found
-
-
 def load(folder: Path) -> tuple[AttentionModel, dict[str, Any]]:
-    """The model and its card. UnusableModel says what is wrong."""
+    """The network and its card, without the trees. UnusableModel says what is wrong."""
     card = read_card(folder)
     model = AttentionModel(Shape(**card["shape"]))
     path = folder / WEIGHTS
@@ -74,3 +46,41 @@ def load(folder: Path) -> tuple[AttentionModel, dict[str, Any]]:
         raise UnusableModel(f"{path} does not hold the weights that its card describes: {error}") from None
     model.eval()
     return model, card
+
+
+class _ByPosition(nn.Module):  # type: ignore[misc]
+    """The model with its tensors as positional arguments, as the exporter wants them."""
+
+    def __init__(self, model: AttentionModel, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        scores, slowness = self.model(dict(zip(self.names, tensors, strict=True)))
+        return scores, slowness
+
+
+def _export(model: AttentionModel, path: Path) -> None:
+    tensors = tensors_of(empty_batch(2, stores=2, steps=2))
+    axes = {
+        name: {0: "programs", **({1: f"{name}_tokens"} if tensor.ndim > 1 and name not in _FIXED else {})}
+        for name, tensor in tensors.items()
+    }
+    training = model.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's word that another is to replace it
+        torch.onnx.export(
+            _ByPosition(model, tuple(tensors)).eval(),
+            tuple(tensors.values()),
+            str(path),
+            input_names=list(tensors),
+            output_names=["scores", "slowness"],
+            dynamic_axes={**axes, "scores": {0: "programs"}, "slowness": {0: "programs"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model.train(training)
+
+
+_FIXED = frozenset({"hardware", "workload", "summary", "evidence", "evidence_mask", "trees"})
+"""Arrays whose second axis never changes."""

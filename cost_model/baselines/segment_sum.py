@@ -29,10 +29,10 @@ class SegmentSum(nn.Module):  # type: ignore[misc]
         self.register_buffer("statement_mean", torch.zeros(STATEMENT_COLUMNS))
         self.register_buffer("statement_scale", torch.ones(STATEMENT_COLUMNS))
 
-    def forward(self, tensors: dict[str, Tensor], masked: frozenset[str] = frozenset()) -> Tensor:
-        """(n,) scores; higher = faster. `masked` has no meaning here."""
+    def forward(self, tensors: dict[str, Tensor], masked: frozenset[str] = frozenset()) -> tuple[Tensor, Tensor]:
+        """(n,) scores, higher = faster, and no opinion of latencies. `masked` has no meaning here."""
         statements = (tensors["statements"] - self.statement_mean) / self.statement_scale
         encoded = self.encoder(statements) * tensors["statement_mask"][..., None]
         total = self.norm(encoded.sum(dim=1))
         scores: Tensor = self.output(total + self.residual(total))[:, 0]
-        return scores
+        return scores, torch.full_like(scores, torch.nan)

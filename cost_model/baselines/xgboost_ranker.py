@@ -15,6 +15,9 @@ from crosstune.cost_model.ranker import Context, Example, NeutralRanker, Scores,
 FEWEST_EXAMPLES = 16
 """Below this many the trees fit noise; a random order explores better."""
 ROUNDS = 32
+LARGE = {"max_depth": 6, "eta": 0.1, "subsample": 0.8, "max_bin": 64}
+LARGE_ROUNDS = 100
+"""Better where there are ten thousand examples, and too slow for the rounds of a search."""
 
 
 def booster_settings(seed: int, threads: int) -> dict[str, Any]:
@@ -41,8 +44,9 @@ class XgboostRanker:
     thread does in a tenth.
     """
 
-    def __init__(self, seed: int = 0, threads: int = 1) -> None:
-        self._seed, self._threads = seed, threads
+    def __init__(self, seed: int = 0, threads: int = 1, large: bool = False) -> None:
+        """`large`: settings for sets of ten thousand examples or more."""
+        self._seed, self._threads, self._large = seed, threads, large
         self._booster: Any = None
         self._neutral = NeutralRanker(seed)
 
@@ -55,7 +59,7 @@ class XgboostRanker:
         if len(examples) < FEWEST_EXAMPLES or all(example.latency_s is None for example in examples):
             return
         rows = np.stack([vector(example.features) for example in examples])  # (example, VECTOR_LENGTH)
-        self._booster = train(rows, labels(examples), self._seed, self._threads)
+        self._booster = train(rows, labels(examples), self._seed, self._threads, self._large)
 
     def score(self, features: Sequence[Matrix], contexts: Sequence[Context] | None = None) -> Scores:
         if self._booster is None:
@@ -67,10 +71,11 @@ class XgboostRanker:
         return predict(self._booster, rows)
 
 
-def train(rows: NDArray[np.float32], targets: NDArray[np.float32], seed: int, threads: int) -> Any:
+def train(rows: NDArray[np.float32], targets: NDArray[np.float32], seed: int, threads: int, large: bool = False) -> Any:
     """A booster for rows (example, column) and targets (example,)."""
-    data = xgboost.QuantileDMatrix(rows, targets, max_bin=32, nthread=threads)
-    return xgboost.train(booster_settings(seed, threads), data, num_boost_round=ROUNDS)
+    settings = {**booster_settings(seed, threads), **(LARGE if large else {})}
+    data = xgboost.QuantileDMatrix(rows, targets, max_bin=settings["max_bin"], nthread=threads)
+    return xgboost.train(settings, data, num_boost_round=LARGE_ROUNDS if large else ROUNDS)
 
 
 def predict(booster: Any, rows: NDArray[np.float32]) -> Scores:

@@ -55,6 +55,14 @@ def hardware_token(target: str, device: str = "") -> HardwareToken:
     return token
 
 
+def attribute(token: HardwareToken, name: str) -> float | None:
+    """The value of an attribute (a name in UNITS) that a token holds."""
+    position = 1 + list(UNITS).index(name)
+    if not token[position + len(UNITS)]:
+        return None
+    return float(UNITS[name] * 2.0 ** (SCALE * float(token[position])))
+
+
 def distance(one: HardwareToken, other: HardwareToken) -> float:
     """How unlike two tokens are, over the attributes that are known of both."""
     known = 1 + len(UNITS)

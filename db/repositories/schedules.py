@@ -54,6 +54,21 @@ class KnownRecord:
     permanent: bool
     transient_failures: int
     features: bytes | None
+    quick_s: float | None
+    """With hot caches, where it was measured so undisturbed."""
+    packed_trace: bytes
+
+    @property
+    def trace(self) -> Any:
+        return unpack_json(self.packed_trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A schedule of a workload on another target."""
+
+    target_key: int
+    latency_s: float
     packed_trace: bytes
 
     @property
@@ -176,6 +191,7 @@ def known(connection: Connection, target_key: int, workload_key: int, feature_la
             Record.permanent,
             Record.transient_failures,
             features.features,
+            _quick_s(),
             Record.trace,
         )
         .outerjoin(features, _features_of(features, feature_layout))
@@ -189,13 +205,48 @@ def known(connection: Connection, target_key: int, workload_key: int, feature_la
     return [KnownRecord(row[0], row[1].hex(), hex_or_none(row[2]), *row[3:]) for row in rows]
 
 
+def elsewhere(
+    connection: Connection, target_key: int, workload_key: int, project_key: int, limit: int
+) -> list[Elsewhere]:
+    """Schedules of the same compute graph on other targets, slow ones too: at most `limit` of each target, taken evenly
+    from the fastest to the slowest. Latencies with hot caches where there are some, so that they compare."""
+    wanted = select(Workload.version_free_key).where(Workload.key == workload_key).scalar_subquery()
+    latency_s = func.coalesce(_quick_s(), Record.latency_s)
+    by_target: Any = {"partition_by": Record.target_key}
+    ranked = (
+        select(
+            Record.key,
+            latency_s.label("latency_s"),
+            func.row_number().over(**by_target, order_by=(latency_s, Record.key)).label("place"),
+            func.count().over(**by_target).label("count"),
+        )
+        .join(Workload, Workload.key == Record.workload_key)
+        .where(
+            Workload.version_free_key == wanted,
+            Record.target_key != target_key,
+            BEST_RECORDS,
+            Record.quality.in_([FULL, QUICK]),
+            _visible(project_key),
+        )
+        .subquery()
+    )
+    every = (ranked.c.count + limit - 1) // limit
+    rows = connection.execute(
+        select(Record.target_key, ranked.c.latency_s, Record.trace)
+        .join(ranked, ranked.c.key == Record.key)
+        .where((ranked.c.place - 1) % every == 0)
+        .order_by(Record.target_key, ranked.c.place)
+    )
+    return [Elsewhere(*row) for row in rows]
+
+
 def examples(connection: Connection, target_key: int, feature_layout: int, limit: int) -> list[Example]:
     """The newest `limit` programs measured on the target that have features of this layout, newest first.
 
     Latencies that are only lower bounds are left out; so are failures that may not be the program's own.
     """
     rows = connection.execute(
-        select(Workload.sha256, Measurement.features, Record.latency_s)
+        select(Workload.sha256, Measurement.features, func.coalesce(_quick_s(), Record.latency_s))
         .join(Record, Record.workload_key == Workload.key)
         .join(Measurement, _features_of(Measurement, feature_layout))
         .where(
@@ -210,6 +261,17 @@ def examples(connection: Connection, target_key: int, feature_layout: int, limit
         .limit(limit)
     )
     return [Example(row[0].hex(), row[1], row[2]) for row in rows if row[1] is not None]
+
+
+def _quick_s() -> Any:
+    """A record's latency with hot caches: null where it has none that was undisturbed."""
+    quick = aliased(Measurement)
+    return (
+        select(func.min(quick.latency_s))
+        .where(quick.record_key == Record.key, quick.quality == QUICK, quick.status == Status.VALID)
+        .correlate(Record)
+        .scalar_subquery()
+    )
 
 
 def _features_of(measurement: Any, feature_layout: int | None) -> ColumnElement[bool]:

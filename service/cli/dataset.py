@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crosstune.service.cli.connection import Connection
-from crosstune.service.cli.options import JsonOption
+from crosstune.service.cli.options import JsonOption, ShapesOption, parse_shapes
 from crosstune.service.cli.output import note, print_json, print_json_line, print_table
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def collect(
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Only workloads of the held-out networks, to test models on.")
     ] = False,
+    shape: ShapesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure programs of real networks on this machine, as several targets.
@@ -102,7 +103,7 @@ def collect(
         else:
             typer.echo("{total:>8,}  {target:16} {phase:8} {valid:>3} of {measured:<3} {workload}".format(**facts))
 
-    collect_here(out, networks, target or [], programs, minutes, seed, held_out, tell, note)
+    collect_here(out, networks, target or [], programs, minutes, seed, held_out, parse_shapes(shape), tell, note)
 
 
 @group.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from importlib.util import find_spec
@@ -45,26 +46,26 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train on a data set; records of held-out networks are skipped."""
-    _need_torch()
+    _need("pyarrow", "torch", "safetensors")
     from crosstune.cost_model.attention.model import AttentionModel
     from crosstune.cost_model.attention.training import Settings, train
     from crosstune.cost_model.attention.weights import save
     from crosstune.cost_model.dataset.folder import DatasetFolder
-    from crosstune.cost_model.experiments import prepared_for_training
-    from crosstune.cost_model.groups import load_groups
+    from crosstune.cost_model.dataset.loading import load_groups
+    from crosstune.cost_model.experiments import training_set
 
     folder = DatasetFolder(dataset)
     groups = load_groups(folder)
-    fitted, validation = prepared_for_training(groups, seed)
+    given = training_set(groups, seed)
     settings = Settings(seed=seed, epochs=epochs, loss=loss.value)
-    trained = train(fitted, validation, settings, lambda row: note(_epoch_line(row)))
+    trained = train(given.fitted, given.validation, settings, lambda row: note(_epoch_line(row)))
     card = {
         "settings": settings.to_json(),
         "data": {
             "fingerprint": folder.fingerprint(),
-            "groups": len(fitted),
-            "validation_groups": len(validation),
-            "programs": sum(len(one.labels) for one in fitted),
+            "groups": len(given.fitted),
+            "validation_groups": len(given.validation),
+            "programs": sum(len(one.labels) for one in given.fitted),
             "held_out_groups": sum(one.held_out for one in groups),
         },
         "best_epoch": trained.best_epoch,
@@ -72,7 +73,7 @@ def train(
         "history": trained.history,
     }
     assert isinstance(trained.model, AttentionModel)
-    save(out, trained.model, card)
+    save(out, trained.model, given.trees, card)
     if as_json:
         print_json(card)
     else:
@@ -84,7 +85,12 @@ def train(
 @group.command()
 def evaluate(
     dataset: Dataset,
-    model: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of a trained model.")],
+    model: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of a trained model; else the one of this package.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write report.md, report.json and plots there.")
+    ] = None,
     held_out: Annotated[bool, typer.Option("--held-out", help="Only records of the held-out networks.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -92,36 +98,22 @@ def evaluate(
 
     Meant for data that the model was not trained on.
     """
-    _need_torch()
-    from crosstune.cost_model.attention.training import prepare, score
-    from crosstune.cost_model.attention.weights import load
+    _need("pyarrow", *(["matplotlib"] if out is not None else []))
+    from crosstune.cost_model.attention.scoring import Scorer
     from crosstune.cost_model.dataset.folder import DatasetFolder
-    from crosstune.cost_model.evaluation import ceiling_score, group_score, noise_ceiling, random_score, summarise
-    from crosstune.cost_model.experiments import copying_scores
-    from crosstune.cost_model.groups import load_groups
+    from crosstune.cost_model.dataset.loading import load_groups
+    from crosstune.cost_model.pretrained import model_folder
+    from crosstune.cost_model.reporting import evaluated
 
-    trained, _ = load(model)
+    scorer = Scorer(model or model_folder(), threads=2)
     groups = [one for one in load_groups(DatasetFolder(dataset)) if one.held_out or not held_out]
-    prepared = prepare(groups, groups)
-    rows = []
-    for target in sorted({one.target for one in groups}):
-        chosen = [one for one in prepared if one.group.target == target]
-        own = [one.group for one in chosen]
-        ceilings = [found for found in map(ceiling_score, own) if found is not None]
-        most = noise_ceiling(own).get("top1", 1.0)
-        methods = {
-            "model": [group_score(one.group, score(trained, one.batch)) for one in chosen],
-            "model without evidence": [
-                group_score(one.group, score(trained, one.batch, frozenset({"evidence"}))) for one in chosen
-            ],
-            "copying": copying_scores(chosen),
-            "random": [random_score(one) for one in own],
-            "noise ceiling": ceilings,
-        }
-        for name, scores in methods.items():
-            if scores:
-                rows.append({"target": target, **asdict(summarise(name, scores, own, most))})
-    _tell(rows, as_json)
+    found = evaluated(scorer, groups)
+    if out is not None:
+        from crosstune.cost_model.report_files import write_report
+
+        write_report(out, found)
+        note(f"{out}: report.md, report.json and plots")
+    _tell(found.rows, as_json)
 
 
 @group.command()
@@ -141,12 +133,12 @@ def compare(
     which nothing is trained on, its workloads being known on other targets. unseen-both: of whose workloads nothing is
     trained on either, while other targets' measurements of them serve as evidence.
     """
-    _need_torch()
+    _need("pyarrow", "torch", "safetensors")
     from crosstune.cost_model import experiments
     from crosstune.cost_model.attention.training import Settings
     from crosstune.cost_model.dataset.folder import DatasetFolder
+    from crosstune.cost_model.dataset.loading import load_groups
     from crosstune.cost_model.evaluation import GroupScore, noise_ceiling, summarise
-    from crosstune.cost_model.groups import load_groups
 
     groups = [one for one in load_groups(DatasetFolder(dataset)) if not one.held_out]
     methods = method or list(experiments.METHODS)
@@ -172,7 +164,7 @@ def _tasks(groups: list[Any], split: SplitName, folds: int, seed: int) -> list[A
     return [experiments.unseen_target(groups, target, seed, seen) for target in targets]
 
 
-def _tell(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _tell(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
@@ -208,8 +200,8 @@ def _epoch_line(row: dict[str, float]) -> str:
     return f"epoch {row['epoch']:.0f}: loss {row['loss']:.4f}{top}"
 
 
-def _need_torch() -> None:
-    missing = [name for name in ("pyarrow", "torch", "safetensors") if find_spec(name) is None]
+def _need(*names: str) -> None:
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
         note(f"error: cost models need {', '.join(missing)}: pip install 'crosstune[training]'")
         raise typer.Exit(1)

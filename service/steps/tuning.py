@@ -13,10 +13,11 @@ from crosstune.db.engine import reading, retrying
 from crosstune.db.repositories import events, jobs, projects, records, schedules, steps, targets, tasks, workloads
 from crosstune.db.repositories.jobs import JobState
 from crosstune.db.repositories.records import NewCandidate, NewMeasurement
-from crosstune.db.repositories.schedules import KnownRecord
+from crosstune.db.repositories.schedules import Elsewhere, KnownRecord
 from crosstune.db.repositories.steps import Claim
 from crosstune.db.repositories.tasks import TaskRow
 from crosstune.service import planning
+from crosstune.service.calibrated import known_attributes
 from crosstune.service.heart import Held
 from crosstune.service.steps.context import WorkerContext
 from crosstune.tuner.contracts import (
@@ -24,6 +25,7 @@ from crosstune.tuner.contracts import (
     CandidateResult,
     Invalidity,
     KnownSchedule,
+    MeasuredElsewhere,
     Quality,
     RoundRequest,
     RoundResult,
@@ -32,6 +34,8 @@ from crosstune.tuner.contracts import (
     Workload,
 )
 
+EVIDENCE_PER_TARGET = 64
+"""Schedules of the same workload on each other target that the ranker sees."""
 EXAMPLES = 1500
 """Newest measured programs of the target that the ranker learns from: trains in some tenths of a second."""
 SEEDS_PER_TARGET, MOST_SEEDS = 2, 4
@@ -99,6 +103,7 @@ def _gather(context: WorkerContext, connection: Connection, claim: Claim) -> Rou
         seed=claim.input["seed"] + 1_000_003 * claim.attempt,
         build_timeout_s=context.settings.build_timeout_s,
         run_timeout_s=context.settings.run_timeout_s,
+        ranker=context.settings.ranker,
     )
     return RoundInput(task, request)
 
@@ -114,6 +119,7 @@ def round_request(
     seed: int,
     build_timeout_s: float,
     run_timeout_s: float,
+    ranker: str = "attention",
 ) -> RoundRequest:
     """A round with everything that the database knows of the workload and of programs on the target.
 
@@ -122,6 +128,7 @@ def round_request(
     known = schedules.known(connection, target_key, workload_key, FEATURE_LAYOUT)
     seeds = [] if known else _seeds(connection, target_key, workload_key, project_key)
     examples = schedules.examples(connection, target_key, FEATURE_LAYOUT, EXAMPLES)
+    elsewhere = schedules.elsewhere(connection, target_key, workload_key, project_key, EVIDENCE_PER_TARGET)
     return RoundRequest(
         target=target,
         workload=load_workload(connection, workload_key),
@@ -131,6 +138,25 @@ def round_request(
         seed=seed,
         build_timeout_s=build_timeout_s,
         run_timeout_s=run_timeout_s,
+        ranker=ranker,
+        attributes=known_attributes(connection, target_key),
+        elsewhere=_elsewhere(connection, elsewhere),
+    )
+
+
+def _elsewhere(connection: Connection, found: Sequence[Elsewhere]) -> tuple[MeasuredElsewhere, ...]:
+    """By target, for as many targets as the model looks at."""
+    by_target: dict[int, list[Elsewhere]] = {}
+    for one in found:
+        by_target.setdefault(one.target_key, []).append(one)
+    return tuple(
+        MeasuredElsewhere(
+            TargetSpec.from_json(targets.get_by_key(connection, key).spec),
+            known_attributes(connection, key),
+            tuple(one.trace for one in schedules_there),
+            tuple(one.latency_s for one in schedules_there),
+        )
+        for key, schedules_there in by_target.items()
     )
 
 
@@ -164,6 +190,7 @@ def _known(record: KnownRecord) -> KnownSchedule:
         invalidity=Invalidity(record.invalidity) if record.invalidity else None,
         features=record.features,
         module_sha256=record.module_sha256,
+        quick_s=record.quick_s,
     )
 
 

@@ -15,10 +15,14 @@ if not os.environ.get("CI"):
 import torch
 
 from crosstune.cost_model.attention.batches import Batch, group_batch
+from crosstune.cost_model.attention.card import CARD, GRAPH, TREES, WEIGHTS, UnusableModel
 from crosstune.cost_model.attention.losses import LOSSES
 from crosstune.cost_model.attention.model import GROUPS, AttentionModel, tensors_of
-from crosstune.cost_model.attention.training import NothingToLearn, Settings, prepare, score, train
-from crosstune.cost_model.attention.weights import CARD, WEIGHTS, UnusableModel, load, save
+from crosstune.cost_model.attention.prepared import prepare
+from crosstune.cost_model.attention.scoring import Scorer
+from crosstune.cost_model.attention.training import NothingToLearn, Settings, score, train
+from crosstune.cost_model.attention.trees import Trees, out_of_fold, standardised
+from crosstune.cost_model.attention.weights import load, save
 from crosstune.cost_model.baselines.copying import copied_scores
 from crosstune.cost_model.evaluation import (
     ceiling_score,
@@ -29,62 +33,26 @@ from crosstune.cost_model.evaluation import (
     summarise,
 )
 from crosstune.cost_model.experiments import METHODS, run, unseen_target, unseen_workloads
-from crosstune.cost_model.features import STATEMENT_COLUMNS
-from crosstune.cost_model.groups import Group, Program
+from crosstune.cost_model.groups import Group
 from crosstune.cost_model.metrics import pairwise_accuracy_without_ties, top_k
-from crosstune.cost_model.tokens.hardware import hardware_token
-from crosstune.cost_model.tokens.schedule import ScheduleTokens, tokens
-from crosstune.cost_model.tokens.vocabulary import Kind, Step
-from crosstune.cost_model.tokens.workload import workload_token
 
-TARGETS = [
-    json.dumps({"cores": cores, "kind": "llvm", "mcpu": mcpu}) for mcpu in ("znver3", "x86-64-v2") for cores in (2, 1)
-]
-
-
-def schedule(chance: np.random.Generator) -> ScheduleTokens:
-    """Two splits and a vectorised loop; every number is a decision."""
-    drawn = chance.integers(0, 7, size=5).astype(float)
-    steps = [
-        Step(Kind.SPLIT, 1, (6.0, *drawn[:2])),
-        Step(Kind.SPLIT, 1, (6.0, *drawn[2:4])),
-        Step(Kind.VECTORIZE, 1, (drawn[4],)),
-    ]
-    return tokens(steps)
-
-
-def make_groups(workloads: int, programs: int, seed: int = 0, targets: int = 3) -> list[Group]:
-    """Programs whose speed depends on their decisions, and a little on the target."""
-    chance = np.random.default_rng(seed)
-    groups = []
-    for workload in range(workloads):
-        made = [schedule(chance) for _ in range(programs)]
-        for number, target in enumerate(TARGETS[:targets]):
-            found = []
-            for index, one in enumerate(made):
-                statements = np.abs(chance.normal(size=(2, STATEMENT_COLUMNS))).astype(np.float32)
-                speed = one.values[0, 1] - 0.5 * one.values[1, 2] + 0.3 * number * one.values[2, 0]
-                statements[:, 3] = 6.0 + speed
-                latency_s = 1e-3 * float(2.0 ** (-0.3 * speed) * (1 + workload))
-                found.append(Program(f"{workload}.{index}", one, statements, latency_s))
-            shape = workload_token("", json.dumps(["conv", [1, 8 * (1 + workload), 16]]))
-            groups.append(Group("made", "", target, f"w{workload}", hardware_token(target), shape, False, found))
-    return groups
-
-
-@pytest.fixture(scope="module")
-def groups() -> list[Group]:
-    return make_groups(8, 24)
+NO_TREES = Trees(())
 
 
 def others(groups: list[Group], group: Group) -> list[Group]:
     return [one for one in groups if one.workload == group.workload and one.target != group.target]
 
 
-def test_an_untrained_model_copies_the_order_of_the_nearest_target(groups: list[Group]) -> None:
-    torch.manual_seed(0)
+def stirred() -> AttentionModel:
+    """A model whose heads have an opinion, unlike those of an untrained one."""
     model = AttentionModel()
-    torch.nn.init.zeros_(model.head[-1].weight)
+    for weight in (model.head[-1].weight, model.trust.weight, model.belief.weight):
+        torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+def test_an_untrained_model_copies_the_order_of_the_nearest_target(groups: list[Group]) -> None:
+    model = AttentionModel()
     for group in groups[:3]:
         batch = group_batch(group, others(groups, group))
         agreement = pairwise_accuracy_without_ties(score(model, batch), copied_scores(batch))
@@ -126,7 +94,7 @@ def test_training_twice_with_one_seed_gives_the_same_model(groups: list[Group]) 
 @pytest.mark.parametrize("group", GROUPS)
 def test_any_group_of_tokens_may_be_left_out(groups: list[Group], group: str) -> None:
     batch = group_batch(groups[0], others(groups, groups[0]))
-    model = AttentionModel()
+    model = stirred()
     whole, without = score(model, batch), score(model, batch, frozenset({group}))
     assert np.isfinite(without).all() and not np.allclose(whole, without)
 
@@ -142,7 +110,7 @@ def test_padding_changes_nothing(groups: list[Group]) -> None:
         statements=np.pad(batch.statements, ((0, 0), (0, 3), (0, 0))),
         statement_mask=np.pad(batch.statement_mask, ((0, 0), (0, 3))),
     )
-    model = AttentionModel()
+    model = stirred()
     np.testing.assert_allclose(score(model, batch), score(model, padded), atol=1e-5)
 
 
@@ -167,10 +135,48 @@ def test_groups_without_differences_are_refused(groups: list[Group]) -> None:
 def test_a_saved_model_scores_as_before(groups: list[Group], tmp_path: Path) -> None:
     batch = group_batch(groups[0], others(groups, groups[0]))
     model = train(prepare(groups[:3], ()), (), Settings(epochs=1)).model
-    save(tmp_path, model, {"note": "a test"})
+    save(tmp_path, model, NO_TREES, {"note": "a test"})
     again, card = load(tmp_path)
     np.testing.assert_array_equal(score(model, batch), score(again, batch))
     assert card["note"] == "a test"
+
+
+def test_a_worker_scores_as_training_did_whatever_is_known_of_a_program(groups: list[Group], tmp_path: Path) -> None:
+    """Through onnxruntime, without torch: lowered programs, drafts, programs without evidence, and one at a time."""
+    prepared = prepare(groups[:6], groups[:6])
+    trees = Trees.trained(prepared, 0)
+    model = train(prepared, (), Settings(epochs=1)).model
+    save(tmp_path, model, trees, {})
+    scorer = Scorer(tmp_path)
+    whole = trees.expect(prepared[0].batch)
+    assert whole.trees.std() > 0.05
+    drafts = replace(whole, statement_mask=np.zeros_like(whole.statement_mask))
+    for given in (whole, drafts, whole.without_evidence(), whole.chosen(np.array([5]))):
+        batch = trees.expect(given)
+        np.testing.assert_allclose(scorer.score(batch), score(model, batch), rtol=1e-4, atol=1e-4)
+    assert scorer.score(whole.chosen(np.zeros(0, dtype=np.int64))).shape == (0,)
+
+
+def test_trees_expect_nothing_of_a_workload_that_they_have_seen(groups: list[Group]) -> None:
+    """What the network is trained with must be as wrong as what it will meet."""
+    prepared = prepare(groups, ())
+    seen = Trees.trained(prepared, 0)
+    errors = {"seen": [], "unseen": []}
+    for one, unseen in zip(prepared, out_of_fold(prepared, 0), strict=True):
+        assert unseen.group is one.group
+        errors["seen"].append(np.abs(seen.expect(one.batch).trees - standardised(one.labels)).mean())
+        errors["unseen"].append(np.abs(unseen.batch.trees - standardised(one.labels)).mean())
+    assert np.mean(errors["seen"]) < 0.7 * np.mean(errors["unseen"])
+
+
+@pytest.mark.parametrize(("file", "damaged"), [(TREES.format(0), b"{"), (GRAPH, b"no graph")])
+def test_a_worker_is_told_which_file_of_a_model_is_damaged(
+    groups: list[Group], tmp_path: Path, file: str, damaged: bytes
+) -> None:
+    save(tmp_path, AttentionModel(), Trees.trained(prepare(groups[:2], ()), 0), {})
+    (tmp_path / file).write_bytes(damaged)
+    with pytest.raises(UnusableModel, match=file):
+        Scorer(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +190,7 @@ def test_a_saved_model_scores_as_before(groups: list[Group], tmp_path: Path) -> 
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_with_the_reason(tmp_path: Path, damage: str, told: str) -> None:
-    save(tmp_path, AttentionModel(), {})
+    save(tmp_path, AttentionModel(), NO_TREES, {})
     card, weights = tmp_path / CARD, tmp_path / WEIGHTS
     facts = json.loads(card.read_text())
     if damage == "no card":
@@ -207,14 +213,15 @@ def test_splits_keep_tested_workloads_and_targets_out_of_training(groups: list[G
         assert not task.known
     tested = sorted(one.workload for task in unseen_workloads(groups, 3, 0) for one in task.test)
     assert tested == sorted(one.workload for one in groups)
-    both = unseen_target(groups, TARGETS[0], 0, seen_workloads=False)
-    assert {one.target for one in both.test} == {TARGETS[0]}
-    assert TARGETS[0] not in {one.target for one in [*both.train, *both.known]}
+    target = groups[0].target
+    both = unseen_target(groups, target, 0, seen_workloads=False)
+    assert {one.target for one in both.test} == {target}
+    assert target not in {one.target for one in [*both.train, *both.known]}
     assert not {one.workload for one in both.train} & {one.workload for one in both.test}
 
 
 def test_every_method_ranks_the_same_test_groups(groups: list[Group]) -> None:
-    task = unseen_target(groups, TARGETS[0], 0, seen_workloads=True)
+    task = unseen_target(groups, groups[0].target, 0, seen_workloads=True)
     found = run(task, METHODS, Settings(epochs=1))
     assert found.keys() == set(METHODS)
     wanted = {(one.workload, one.target) for one in task.test}
@@ -262,6 +269,6 @@ def test_a_batch_of_chosen_programs_has_their_rows(groups: list[Group]) -> None:
     batch = group_batch(groups[0], others(groups, groups[0]))
     chosen = batch.chosen(np.array([3, 1]))
     assert len(chosen) == 2
-    model = AttentionModel()
+    model = stirred()
     np.testing.assert_allclose(score(model, chosen), score(model, batch)[[3, 1]], atol=1e-5)
     assert isinstance(chosen, Batch) and tensors_of(chosen)["hardware"].shape[0] == 2

@@ -177,6 +177,47 @@ def test_examples_are_the_newest_programs_of_a_target_with_features(engine: Engi
         assert schedules.examples(connection, target_key, feature_layout=2, limit=3) == []
 
 
+def test_schedules_are_put_in_order_by_what_was_measured_alike(engine: Engine, make: Any) -> None:
+    """A full measurement is slower than a quick one of the same program: cold weights."""
+    with transaction(engine) as connection:
+        layout = {"features": b"f", "feature_layout": 1}
+        store(
+            connection,
+            make,
+            make.candidate("contender", make.quick(0.2), make.full(0.5), **layout),
+            make.candidate("plain", make.quick(0.3), **layout),
+            make.candidate("disturbed", make.quick(0.1, status="disturbed"), make.quick(0.4), **layout),
+            make.candidate("broken", make.failure("compile"), **layout),
+        )
+        found = schedules.known(connection, *place(connection, make), feature_layout=1)
+        assert {one.trace[1][0]: (one.latency_s, one.quick_s) for one in found} == {
+            "contender": (0.5, 0.2),
+            "plain": (0.3, 0.3),
+            "disturbed": (0.4, 0.4),
+            "broken": (None, None),
+        }
+        examples = schedules.examples(connection, place(connection, make)[0], feature_layout=1, limit=9)
+        assert sorted(one.latency_s or 0.0 for one in examples) == [0.0, 0.2, 0.3, 0.4]
+
+
+def test_what_other_targets_measured_is_taken_evenly_from_fast_to_slow(engine: Engine, make: Any) -> None:
+    with transaction(engine) as connection:
+        for name in range(10):
+            latencies = make.quick(1.0 + name), make.full(20.0 - name)
+            store(connection, make, make.candidate(f"{name}", *latencies), target="there")
+        store(connection, make, make.candidate("a", make.quick(0.1)), target="far")
+        store(connection, make, make.candidate("b", make.failure("compile")), target="far")
+        store(connection, make, make.candidate("own", make.quick(0.1)))
+        store(connection, make, make.candidate("other", make.quick(0.1)), graph="pool", target="there")
+        found = schedules.elsewhere(connection, *place(connection, make), ME, limit=4)
+        by_target: dict[int, list[float]] = {}
+        for one in found:
+            by_target.setdefault(one.target_key, []).append(one.latency_s)
+        there, far = (make.target(connection, name).key for name in ("there", "far"))
+        assert by_target == {there: [1.0, 4.0, 7.0, 10.0], far: [0.1]}
+        assert {tuple(one.trace[1]) for one in found if one.target_key == far} == {("a",)}
+
+
 def test_the_default_of_a_workload_is_known_apart_from_its_best(engine: Engine, make: Any) -> None:
     with transaction(engine) as connection:
         store(connection, make, make.candidate("default", make.quick(0.3), make.full(0.8), source="default"))

@@ -52,9 +52,13 @@ def rounds(template: Template) -> Iterator[tuple[RoundRunner, Builder, Runner]]:
 
 
 def collect(
-    folder: Path, rounds: tuple[RoundRunner, Builder, Runner], workload: CollectedWorkload, targets: list[TargetSpec]
+    folder: Path,
+    rounds: tuple[RoundRunner, Builder, Runner],
+    workload: CollectedWorkload,
+    targets: list[TargetSpec],
+    programs: int = PROGRAMS,
 ) -> list[dict[str, object]]:
-    Collector(CollectionFolder(folder), *rounds, programs=PROGRAMS).collect([workload], targets, lambda: False)
+    Collector(CollectionFolder(folder), *rounds, programs=programs).collect([workload], targets, lambda: False)
     return [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
 
 
@@ -123,6 +127,24 @@ def test_a_collection_that_was_cut_off_goes_on_without_doing_anything_twice(
     count = Counter((line["target"], line["origin"]) for line in again)
     assert count[targets[0].identity, "search"] >= PROGRAMS // 2
     assert collect(tmp_path, rounds, workload, targets) == again  # finished: nothing is left to do
+
+
+def test_a_collection_grows_when_more_programs_are_asked_for(
+    rounds: tuple[RoundRunner, Builder, Runner],
+    workload: CollectedWorkload,
+    targets: list[TargetSpec],
+    tmp_path: Path,
+) -> None:
+    few = collect(tmp_path, rounds, workload, targets, PROGRAMS - 4)
+    more = collect(tmp_path, rounds, workload, targets, PROGRAMS)
+    assert more[: len(few)] == few
+    first, other = targets
+    assert len(of(more, first, "random", "default")) == PROGRAMS // 2
+    assert len(of(more, other, "replay")) > len(of(few, other, "replay"))
+    for target in targets:
+        assert len([one for one in of(more, target, "search") if one["latencies_s"]]) == PROGRAMS // 2
+        once = [line["schedule"] for line in of(more, target, "random", "search", "replay", "default")]
+        assert len(once) == len(set(once))
 
 
 def test_a_collection_becomes_a_data_set(

@@ -11,18 +11,18 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from tvm.s_tir.meta_schedule import TuneContext
 from tvm.target import Target
 
 from crosstune.cost_model.features import FEATURE_LAYOUT, layout_of, pack, unpack
-from crosstune.cost_model.ranker import Context, Example, Ranker
+from crosstune.cost_model.ranker import Context, Elsewhere, Example, Ranker
 from crosstune.cost_model.rankers import make_ranker
-from crosstune.tuner.contracts import sha256_json
+from crosstune.tuner.contracts import TargetSpec, TraceJson, sha256_json
 from crosstune.tuner.drafting import Drafter, has_verdict, is_seed, unwanted_hashes
 from crosstune.tuner.drafts import Draft, Space
 from crosstune.tuner.search import Proposal, Proposals, SearchRequest
@@ -33,6 +33,8 @@ from crosstune.tuner.tvm_adapter.target import tvm_target
 
 SHORTLIST = 1.5
 """New programs to lower for each one measured, once the ranker has an opinion; those kept from before come on top."""
+FIRST_SHORTLIST = 4.0
+"""The same as long as nothing was measured: drafts are then drawn blindly, and only the ranker tells them apart."""
 EXPLORING_SHARE = 0.1
 """Proposals drawn at random although the ranker has an opinion."""
 STALE_BATCHES = 3
@@ -107,6 +109,10 @@ class _Round:
         session.context_s = 0.0
         self.random = Random(request.seed)
         self.unwanted = unwanted_hashes(request.known)
+        self.target = fields_of(request.target, request.attributes)
+        self.elsewhere = [
+            Elsewhere(fields_of(one.target, one.attributes), one.traces, one.latencies_s) for one in request.elsewhere
+        ]
         self.dry = not session.spaces
         """The spaces gave less than was asked for."""
 
@@ -132,7 +138,8 @@ class _Round:
 
     def _searched(self, room: int) -> list[Proposal]:
         ranker = self._timed("fit", self._fitted_ranker)
-        fresh = self._fresh(math.ceil(room * SHORTLIST) if ranker.informed else room)
+        shortlist = SHORTLIST if any(map(has_verdict, self.request.known)) else FIRST_SHORTLIST
+        fresh = self._fresh(math.ceil(room * shortlist) if ranker.informed else room)
         kept = [
             each
             for each in self.session.kept.values()
@@ -179,8 +186,7 @@ class _Round:
     def _ranked(self, ranker: Ranker, pool: list[Lowered], room: int) -> list[tuple[Lowered, float | None]]:
         """The best by score, and a few at random; programs without features come last."""
         described = [(each, each.features) for each in pool if each.features is not None]
-        target = self.request.target.to_json()
-        contexts = [Context(self.request.module, target, each.trace) for each, _ in described]
+        contexts = [self._context(each.trace) for each, _ in described]
         scores = ranker.score([features for _, features in described], contexts)
         scored: list[tuple[Lowered, float | None]] = [
             (described[position][0], float(scores[position]))
@@ -193,17 +199,21 @@ class _Round:
 
     def _fitted_ranker(self) -> Ranker:
         ranker = make_ranker(self.request.ranker, self.request.seed)
-        group = self.request.workload_sha256
-        own = [(group, known.features, known.latency_s) for known in self.request.known if has_verdict(known)]
-        others = [(each.group, each.features, each.latency_s) for each in self.request.examples]
-        ranker.fit(
-            [
-                Example(each_group, unpack(features), latency_s)
-                for each_group, features, latency_s in dict.fromkeys([*own, *others])
-                if features is not None and layout_of(features) == FEATURE_LAYOUT
-            ]
-        )
+        own = [
+            Example(self.request.workload_sha256, unpack(known.features), known.order_s, self._context(known.trace))
+            for known in self.request.known
+            if has_verdict(known) and usable(known.features)
+        ]
+        others = [
+            Example(each.group, unpack(each.features), each.latency_s)
+            for each in self.request.examples
+            if each.group != self.request.workload_sha256 and usable(each.features)
+        ]
+        ranker.fit([*own, *others])
         return ranker
+
+    def _context(self, trace: TraceJson) -> Context:
+        return Context(self.request.module, self.target, trace, self.elsewhere)
 
     def _proposal(self, lowered: Lowered, score: float | None, source: str) -> Proposal:
         self.unwanted |= {lowered.schedule_sha256, lowered.module_sha256}
@@ -225,3 +235,13 @@ class _Round:
         result = work()
         self.clock[phase] += time.perf_counter() - started
         return result
+
+
+def usable(features: bytes | None) -> TypeGuard[bytes]:
+    """Features of this version's layout."""
+    return features is not None and layout_of(features) == FEATURE_LAYOUT
+
+
+def fields_of(target: TargetSpec, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A target as the cost model sees it."""
+    return {**target.to_json(), "attributes": attributes}

@@ -19,6 +19,7 @@ from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import (
     Invalidity,
     KnownSchedule,
+    MeasuredElsewhere,
     Quality,
     RoundRequest,
     TargetSpec,
@@ -162,8 +163,26 @@ def test_examples_of_other_workloads_give_the_first_round_an_opinion(kernels: Ke
         for candidate in other.candidates
         if candidate.features is not None
     )
-    found = propose(replace(a_request(kernels["matmul"](16, 64, 16), target_spec), examples=examples))
+    request = replace(a_request(kernels["matmul"](16, 64, 16), target_spec), ranker="xgboost")
+    found = propose(replace(request, examples=examples))
     assert [candidate.predicted_score is None for candidate in found.candidates] == [True] + 7 * [False]
+
+
+def test_what_other_targets_measured_leads_the_first_round(kernels: Kernels, target_spec: TargetSpec) -> None:
+    """Nothing is known here; on another target schedules with large innermost tiles were fast."""
+    request = replace(a_request(kernels["matmul"](64, 64, 64), target_spec, trials=64), ranker="random")
+    there = propose(request).candidates
+    traces, latencies_s = tuple(one.trace for one in there), tuple(map(innermost, there))
+    elsewhere = (MeasuredElsewhere(replace(target_spec, mcpu="znver3"), {}, traces, latencies_s),)
+    first = replace(request, trials=17, seed=2)
+    means_s = {
+        told: sum(innermost(one) for one in propose(given).candidates[1:]) / 16
+        for told, given in {
+            "something": replace(first, ranker="attention", elsewhere=elsewhere),
+            "nothing": replace(first, ranker="random"),
+        }.items()
+    }
+    assert means_s["something"] < 0.8 * means_s["nothing"]
 
 
 def test_a_seed_from_elsewhere_is_tried_first_and_repaired_if_it_must(

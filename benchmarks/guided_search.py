@@ -1,0 +1,239 @@
+"""Does the cost model move tuning? Trials until within 2 % of the best known. `python -m benchmarks.guided_search`
+
+Tasks of networks that no model was trained on are tuned from nothing with each ranker, in alternation, several seeds
+each, through the rounds of the service on databases of their own. Afterwards the best programs of all runs of a task
+are built anew and timed in alternation: which trial first came within 2 % of the best is judged by these latencies, not
+by those that the search saw. A run that never does counts as one trial more than it had.
+
+The logs are kept in `benchmarks/results/guided_search.json`; `benchmarks.cost_model` makes its claim from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import Any
+
+from benchmarks import report
+from benchmarks.report import CACHE, Claim
+from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
+from crosstune.cost_model.hold_out import is_held_out
+from crosstune.tuner.builder import Builder, BuildJob, Built
+from crosstune.tuner.child import Template
+from crosstune.tuner.collecting_here import attributes
+from crosstune.tuner.contracts import Quality, RoundRequest, TargetSpec, Workload
+from crosstune.tuner.contracts import median as middle
+from crosstune.tuner.rounds import RoundRunner
+from crosstune.tuner.runner import Runner
+from crosstune.tuner.search import Searcher
+from crosstune.tuner.targets import detect_machine, native
+from crosstune.tuner.tasks import import_network
+from crosstune.tuner.tvm_adapter.compute import anchor_key
+
+NETWORKS = CACHE / "held_out"
+RANKERS = ("attention", "xgboost", "random")
+SEEDS = 3
+TRIALS, ROUND_TRIALS = 128, 16
+TASKS = 8
+FINALISTS = 8
+"""Programs of each run that are timed again, the fastest by what the search saw."""
+REPEATS = 5
+NEAR = 1.02
+SHAPES = {False: (1, 3, 224, 224), True: (1, 128)}
+"""Of the images, and of the texts for the BERTs."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one task, few trials; not written as a result")
+    parser.add_argument("--fresh", action="store_true", help="forget finished tasks of an earlier run")
+    parser.add_argument("--minutes", type=float, help="start no further task after so long; a later run goes on")
+    options = parser.parse_args()
+    until_s = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
+    folder = CACHE / ("guided_search.quick" if options.quick else "guided_search")
+    if options.fresh or options.quick:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks, trials, seeds = (1, 32, 1) if options.quick else (TASKS, TRIALS, SEEDS)
+    with Template.start() as template:
+        machine = detect_machine(template)
+        spec = native(machine)
+        bench = Bench(template, spec, attributes(template, machine, spec), folder, trials, seeds)
+        rows = []
+        for network, workload in held_out_tasks(template, tasks):
+            if bench.kept(workload).exists() or time.monotonic() < until_s:
+                rows.append(bench.task(network, workload))
+        bench.close()
+    path = report.write(
+        "guided_search",
+        "python -m benchmarks.guided_search",
+        [trials_claim(rows), faster_claim(rows)],
+        {"tasks": rows, "tasks_in_all": tasks, "trials": trials, "seeds": seeds},
+        spec.cores,
+        options.quick,
+    )
+    print(path)
+
+
+def held_out_tasks(template: Template, count: int) -> list[tuple[str, Workload]]:
+    """The dearest tasks of each network in turn, different ones."""
+    by_network: dict[str, list[Workload]] = {}
+    for path in sorted(NETWORKS.glob("*.onnx")):
+        with template.spawn("import") as child:
+            network = import_network(child, path, {"input": SHAPES[path.stem.startswith("bert")]}, 600.0)
+        held = [t for t in network.tasks if is_held_out(t.workload.version_free_key, anchor_key(t.workload.module))]
+        held.sort(key=lambda task: -task.weight * task.workload.flops)
+        by_network[path.stem] = [task.workload for task in held]
+    if not by_network:
+        raise SystemExit(f"{NETWORKS} holds no networks: make holdout")
+    found: dict[str, tuple[str, Workload]] = {}
+    for place in range(count):
+        for name, workloads in by_network.items():
+            if place < len(workloads) and len(found) < count:
+                found.setdefault(workloads[place].sha256, (name, workloads[place]))
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A measured candidate of one run."""
+
+    trial: int
+    schedule: str
+    trace: Any
+    quick_s: float
+
+
+class Bench:
+    def __init__(
+        self, template: Template, spec: TargetSpec, known: Mapping[str, Any], folder: Path, trials: int, seeds: int
+    ) -> None:
+        self.spec, self.known, self.folder, self.trials, self.seeds = spec, known, folder, trials, seeds
+        self.builder, self.runner = (
+            Builder(template, os.cpu_count() or 1, BUILD_TIMEOUT_S),
+            Runner(template, RUN_TIMEOUT_S),
+        )
+        self.rounds = RoundRunner(Searcher(template), self.builder, self.runner)
+
+    def close(self) -> None:
+        self.rounds.close()
+
+    def kept(self, workload: Workload) -> Path:
+        return self.folder / f"{workload.sha256[:16]}.json"
+
+    def task(self, network: str, workload: Workload) -> dict[str, Any]:
+        """All runs of a task and the final timing; taken from the cache when it is there."""
+        path = self.kept(workload)
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_text())
+            return found
+        runs: dict[tuple[str, int], list[Program]] = {}
+        for seed in range(self.seeds):
+            order = list(RANKERS)
+            random.Random(seed).shuffle(order)
+            for ranker in order:
+                runs[ranker, seed] = self._run(workload, ranker, seed)
+        latencies_s = self._timed_again(workload, runs)
+        row = {
+            "network": network,
+            "workload": workload.name,
+            "args": workload.args,
+            "runs": [judged(ranker, seed, found, latencies_s) for (ranker, seed), found in runs.items()],
+        }
+        path.write_text(json.dumps(row))
+        print(
+            network,
+            workload.name,
+            {(r["ranker"], r["seed"]): r["trials_to_near_best"] for r in row["runs"]},
+            flush=True,
+        )
+        return row
+
+    def _run(self, workload: Workload, ranker: str, seed: int) -> list[Program]:
+        for old in self.folder.glob("run.db*"):
+            old.unlink()
+        database = TuningDatabase(self.folder / "run.db", self.spec, self.known)
+        workload_key = database.add(workload)
+        found: list[Program] = []
+        done, exhausted = 0, False
+        while done < self.trials and not exhausted:
+            trials = min(ROUND_TRIALS, self.trials - done)
+            request = database.request(workload_key, trials, 1000 * seed + done, ranker)
+            result = self.rounds.run(request, nullcontext, lambda: False)
+            database.store(workload_key, result.candidates)
+            for one in result.candidates:
+                done += 1
+                quick = [middle(a.latencies_s) for a in one.attempts if a.quality is Quality.QUICK and a.latencies_s]
+                if quick and one.attempts[-1].invalidity is None:
+                    found.append(Program(done, one.schedule_sha256, one.trace, min(quick)))
+            exhausted = result.exhausted
+        database.close()
+        return found
+
+    def _timed_again(self, workload: Workload, runs: dict[tuple[str, int], list[Program]]) -> dict[str, float]:
+        """Latency in seconds by schedule: each finalist is built once a round of timing, all in turn."""
+        finalists = {one.schedule: one.trace for found in runs.values() for one in fastest(found)}
+        request = RoundRequest(self.spec, workload, (), (), 0, 0)
+        timed: dict[str, list[float]] = {schedule: [] for schedule in finalists}
+        for _ in range(REPEATS):
+            self.runner.settle(self.spec)
+            jobs = [BuildJob(workload.module, trace, self.spec) for trace in finalists.values()]
+            for schedule, built in zip(finalists, self.builder.build_many(jobs, lambda: False), strict=True):
+                if isinstance(built, Built):
+                    with built:
+                        timed[schedule] += self.runner.measure(built, request, Quality.QUICK, None).latencies_s
+        return {schedule: middle(found) for schedule, found in timed.items() if found}
+
+
+def fastest(found: Sequence[Program]) -> list[Program]:
+    return sorted(found, key=lambda one: one.quick_s)[:FINALISTS]
+
+
+def judged(ranker: str, seed: int, found: Sequence[Program], latencies_s: dict[str, float]) -> dict[str, Any]:
+    """One run: what it saw in order, its best program by the final timing, and when it came near the best of all."""
+    known = [(one.trial, latencies_s[one.schedule]) for one in fastest(found) if one.schedule in latencies_s]
+    goal_s = NEAR * min(latencies_s.values())
+    last = max((one.trial for one in found), default=0)
+    return {
+        "ranker": ranker,
+        "seed": seed,
+        "best_s": min((latency_s for _, latency_s in known), default=None),
+        "trials_to_near_best": min((trial for trial, latency_s in known if latency_s <= goal_s), default=last + 1),
+        "reached": any(latency_s <= goal_s for _, latency_s in known),
+        "quick_s": [[one.trial, one.quick_s] for one in found],
+    }
+
+
+def trials_claim(rows: Sequence[dict[str, Any]]) -> Claim:
+    """Median over tasks of the ratio of mean trials over seeds."""
+    ratios = [mean_trials(row, "attention") / mean_trials(row, "xgboost") for row in rows]
+    return Claim("trials_ratio_vs_xgboost", median(ratios), "", 0.7, "lower", (min(ratios), max(ratios)), len(rows))
+
+
+def faster_claim(rows: Sequence[dict[str, Any]]) -> Claim:
+    """Geometric mean over tasks of the best latency after all trials: attention's over xgboost's, middle seeds."""
+    ratios = [best(row, "attention") / best(row, "xgboost") for row in rows]
+    spread = (min(ratios), max(ratios))
+    return Claim("best_latency_over_xgboost", geometric_mean(ratios), "", 1.0, "lower", spread, len(rows))
+
+
+def mean_trials(row: dict[str, Any], ranker: str) -> float:
+    trials = [run["trials_to_near_best"] for run in row["runs"] if run["ranker"] == ranker]
+    return float(sum(trials)) / len(trials)
+
+
+def best(row: dict[str, Any], ranker: str) -> float:
+    return float(median(run["best_s"] for run in row["runs"] if run["ranker"] == ranker))
+
+
+if __name__ == "__main__":
+    main()

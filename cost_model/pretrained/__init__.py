@@ -1,0 +1,10 @@
+"""The model that comes with the package, and the measurements it was trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def model_folder() -> Path:
+    """Where the model lies that searches use unless they are told of another."""
+    return Path(__file__).parent / "model"

@@ -1,0 +1,62 @@
+"""Correcting a model by a workload's own records."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from crosstune.cost_model.attention.correction import FEWEST_RECORDS, Correction
+from crosstune.cost_model.features import VECTOR_LENGTH
+from crosstune.cost_model.metrics import pairwise_accuracy_without_ties
+
+
+def records(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, a model's scores that see half of what decides the speed, and speeds."""
+    chance = np.random.default_rng(seed)
+    rows = chance.uniform(0, 10, (count, VECTOR_LENGTH)).astype(np.float32)
+    speeds = ((rows[:, 0] + rows[:, 1]) / 20).astype(np.float32)
+    return rows, 3.0 * rows[:, 0].astype(np.float64) - 7.0, speeds
+
+
+def accuracy(scores: np.ndarray, speeds: np.ndarray) -> float:
+    found = pairwise_accuracy_without_ties(scores, speeds)
+    assert found is not None
+    return found
+
+
+def test_records_teach_what_the_model_does_not_see() -> None:
+    rows, scores, speeds = records(200)
+    correction = Correction()
+    correction.fit(rows, scores, speeds)
+    rows, scores, speeds = records(100, seed=1)
+    assert accuracy(correction.applied(rows, scores), speeds) > accuracy(scores, speeds) + 0.1
+
+
+def test_with_few_records_the_model_is_believed() -> None:
+    rows, scores, speeds = records(FEWEST_RECORDS - 1)
+    correction = Correction()
+    correction.fit(rows, scores, speeds)
+    np.testing.assert_array_equal(correction.applied(rows, scores), scores)
+
+
+def test_records_that_are_all_alike_change_nothing() -> None:
+    rows, scores, _ = records(40)
+    correction = Correction()
+    correction.fit(rows, scores, np.zeros(40, dtype=np.float32))
+    np.testing.assert_array_equal(correction.applied(rows, scores), scores)
+
+
+def test_a_model_that_ranks_the_wrong_way_round_is_not_followed() -> None:
+    rows, scores, speeds = records(200)
+    correction = Correction()
+    correction.fit(rows, -scores, speeds)
+    rows, scores, speeds = records(100, seed=1)
+    assert accuracy(correction.applied(rows, -scores), speeds) > 0.6
+
+
+def test_a_thousand_records_are_learnt_in_less_than_a_second() -> None:
+    rows, scores, speeds = records(1000)
+    started_s = time.perf_counter()
+    Correction().fit(rows, scores, speeds)
+    assert time.perf_counter() - started_s < 1.0
