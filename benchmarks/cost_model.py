@@ -54,7 +54,7 @@ from crosstune.tuner.describing import describe
 COLLECTED = Path(__file__).parent.parent / "cost_model" / "pretrained" / "collected"
 ANSOR_LINES = Path(__file__).parent.parent / "tests" / "cost_model" / "data" / "bennu_x86_matmul.ansor.json"
 IMPORTED_LINES = 60_000
-EPOCHS = 12
+EPOCHS = 8
 CANDIDATES = 512
 TIMINGS = 20
 LEAST_PROGRAMS = 24
@@ -67,23 +67,31 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget finished splits of an earlier run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--logs", type=Path, help="folder with <device>_*.ansor.json of two GPUs")
+    parser.add_argument("--only", nargs="+", default=(), metavar="SPLIT", help="these splits alone; see the results")
     options = parser.parse_args()
     bench = Bench(CACHE / ("cost_model.quick" if options.quick else "cost_model"), options.fresh or options.quick)
     seeds, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
     groups = bench.groups()
     gpu = bench.gpu_groups(options.logs) if options.logs is not None else []
-    scores = bench.scores(cases_of(groups, gpu, seeds, epochs))
+    cases = cases_of(groups, gpu, seeds, epochs)
+    scores = bench.scores([one for one in cases if not options.only or one.kind in options.only])
     facts = {"groups": len(groups), "workloads": len({one.workload for one in groups}), "seeds": seeds}
     facts["programs"] = sum(len(one.programs) for one in groups)
     path = report.write(
         "cost_model",
-        f"python -m benchmarks.cost_model --seeds {seeds}" + (" --logs FOLDER" if options.logs else ""),
+        command(seeds, options.only, options.logs is not None),
         [*ranking_claims(scores, groups), *timed_claims(scoring_ms(groups), import_rate())],
         {**facts, "methods": table(scores), "ceiling": ceiling(groups)},
         2,
         options.quick,
     )
     print(path)
+
+
+def command(seeds: int, only: Sequence[str], with_logs: bool) -> str:
+    parts = ["python -m benchmarks.cost_model", f"--seeds {seeds}"]
+    parts += ["--only " + " ".join(f'"{kind}"' for kind in only)] if only else []
+    return " ".join(parts + (["--logs FOLDER"] if with_logs else []))
 
 
 class Bench:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
+import torch
 from torch import nn
 
 from crosstune.cost_model.attention.prepared import Prepared, prepare
@@ -152,7 +153,9 @@ def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: i
         for program in group.programs
         if program.statements is not None
     ]
-    ranker = XgboostRanker(seed, threads=2, large=True)  # in a random order where there is nothing to learn from
+    ranker = XgboostRanker(
+        seed, torch.get_num_threads(), large=True
+    )  # in a random order where there is nothing to learn from
     ranker.fit(examples)
     empty = np.zeros((0, STATEMENT_COLUMNS), dtype=np.float32)
     return [
@@ -174,5 +177,7 @@ def training_set(groups: Sequence[Group], seed: int) -> TrainingSet:
     """All that is not held out, each with evidence from the rest and with what trees expect that never saw it."""
     trainable = [group for group in groups if not group.held_out]
     fitted, validation = _validation(trainable, seed)
-    prepared = out_of_fold([*prepare(fitted, fitted), *prepare(validation, trainable)], seed)
-    return TrainingSet(prepared[: len(fitted)], prepared[len(fitted) :], Trees.trained(prepared, seed))
+    threads = torch.get_num_threads()
+    prepared = out_of_fold([*prepare(fitted, fitted), *prepare(validation, trainable)], seed, threads)
+    trees = Trees.trained(prepared, seed, threads=threads)
+    return TrainingSet(prepared[: len(fitted)], prepared[len(fitted) :], trees)

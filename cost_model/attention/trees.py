@@ -36,7 +36,6 @@ SETTINGS = {
     "colsample_bytree": 0.25,
     "subsample": 0.8,
     "base_score": 0.0,
-    "nthread": 2,
     "verbosity": 0,
 }
 LEAST_SPREAD = 0.05
@@ -50,7 +49,7 @@ class Trees:
         self._boosters = tuple(boosters)
 
     @classmethod
-    def trained(cls, groups: Sequence[Prepared], seed: int, bags: int = BAGS) -> Trees:
+    def trained(cls, groups: Sequence[Prepared], seed: int, bags: int = BAGS, threads: int = 1) -> Trees:
         """On all programs of `groups` that have statement features; they expect nothing when there are none."""
         described = [one.batch.statement_mask.any(axis=1) for one in groups]
         if not any(map(np.any, described)):
@@ -59,9 +58,10 @@ class Trees:
             np.concatenate([rows(one.batch)[there] for one, there in zip(groups, described, strict=True)]),
             np.concatenate([standardised(one.labels)[there] for one, there in zip(groups, described, strict=True)]),
             max_bin=SETTINGS["max_bin"],
-            nthread=SETTINGS["nthread"],
+            nthread=threads,
         )
-        return cls([xgboost.train({**SETTINGS, "seed": seed + bag}, data, ROUNDS) for bag in range(bags)])
+        settings = {**SETTINGS, "nthread": threads}
+        return cls([xgboost.train({**settings, "seed": seed + bag}, data, ROUNDS) for bag in range(bags)])
 
     def expect(self, batch: Batch) -> Batch:
         """`batch` with its `trees` filled in."""
@@ -80,13 +80,13 @@ class Trees:
             booster.save_model(folder / TREES.format(number))
 
     @classmethod
-    def load(cls, folder: Path) -> Trees:
-        """Raises UnusableModel."""
-        return cls([_load(path) for path in sorted(folder.glob(TREES.format("*")))])
+    def load(cls, folder: Path, threads: int = 1) -> Trees:
+        """Raises UnusableModel. More threads pay where nothing else runs: those that wait do so by spinning."""
+        return cls([_load(path, threads) for path in sorted(folder.glob(TREES.format("*")))])
 
 
-def _load(path: Path) -> Any:
-    booster = xgboost.Booster()
+def _load(path: Path, threads: int) -> Any:
+    booster = xgboost.Booster({"nthread": threads})
     try:
         booster.load_model(path)
     except xgboost.core.XGBoostError as error:
@@ -116,7 +116,7 @@ def standardised(labels: NDArray[np.float64]) -> NDArray[np.float32]:
     return found
 
 
-def out_of_fold(groups: Sequence[Prepared], seed: int) -> list[Prepared]:
+def out_of_fold(groups: Sequence[Prepared], seed: int, threads: int = 1) -> list[Prepared]:
     """Each group with what trees expect that never saw its workload."""
     names = sorted({one.group.workload for one in groups})
     fold_of: dict[str, int] = {}
@@ -124,7 +124,7 @@ def out_of_fold(groups: Sequence[Prepared], seed: int) -> list[Prepared]:
         fold_of[names[position]] = place % FOLDS
     folds = [fold_of[one.group.workload] for one in groups]
     trees = {
-        fold: Trees.trained([one for one, own in zip(groups, folds, strict=True) if own != fold], seed, bags=1)
+        fold: Trees.trained([one for one, own in zip(groups, folds, strict=True) if own != fold], seed, 1, threads)
         for fold in set(folds)
     }
     return [replace(one, batch=trees[fold].expect(one.batch)) for one, fold in zip(groups, folds, strict=True)]
