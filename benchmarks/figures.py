@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.cost_model_cases import HELD_OUT, KEPT, LABEL_SHARES, METHODS, PRUNED_BY, WHOLE
+from benchmarks.cost_model_cases import KEPT, LABEL_SHARES, METHODS, PRUNED_BY, WHOLE
 from benchmarks.readme import COST_MODEL, README, Report, reports
 from crosstune.cost_model import plots
 
@@ -28,7 +28,7 @@ def draw(report: Report) -> None:
     methods = dict.fromkeys(method for kind, method in by_key if kind in kinds)
     series = {name: [interval(by_key.get((kind, name)), "top1") for kind in kinds] for name in methods}
     plots.bars(series, kinds, "top-1", FOLDER / "cost-model-splits.svg")
-    if (HELD_OUT, "random") in by_key:
+    if (WHOLE, "without-evidence") in by_key:
         for metric, label in METRIC_NAMES.items():
             plots.curves(
                 kept_curves(by_key, metric),
