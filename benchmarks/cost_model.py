@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ import torch
 from benchmarks import report
 from benchmarks.cost_model_cases import Case, cases_of
 from benchmarks.cost_model_claims import Scores, ranking_claims
-from benchmarks.report import CACHE, Claim
+from benchmarks.report import Claim
 from crosstune.cost_model.attention.batches import program_batch
 from crosstune.cost_model.attention.model import AttentionModel
 from crosstune.cost_model.attention.prepared import prepare
@@ -69,7 +68,7 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, help="folder with <device>_*.ansor.json of two GPUs")
     parser.add_argument("--only", nargs="+", default=(), metavar="SPLIT", help="these splits alone; see the results")
     options = parser.parse_args()
-    bench = Bench(CACHE / ("cost_model.quick" if options.quick else "cost_model"), options.fresh or options.quick)
+    bench = Bench(report.kept_folder("cost_model", options.quick, options.fresh))
     seeds, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
     groups = bench.groups()
     gpu = bench.gpu_groups(options.logs) if options.logs is not None else []
@@ -97,11 +96,8 @@ def command(seeds: int, only: Sequence[str], with_logs: bool) -> str:
 class Bench:
     """Data sets made once, and scores kept by split, seed and settings."""
 
-    def __init__(self, folder: Path, fresh: bool) -> None:
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def groups(self) -> list[Group]:
         """Everything that was collected, one source for each processor, with statement features."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,8 @@ LABEL_SHARES = (0.0, 0.01, 0.07, 1.0)
 """Of the target's own labels that are trained on."""
 LABEL_TARGETS = 2
 KEPT = (0.55, 0.47, 0.25, 0.10)
+CLAIMED_SHARE = 0.25
+"""At which pruning is compared with chance."""
 PRUNED_BY = ("random", "representative-diverse-uncertain")
 WHOLE, MIXED = "kept 100 %", "with GPU logs"
 TRAINING_ONLY = frozenset({"amd-epyc-zen-4-first"})
@@ -60,13 +62,8 @@ def cases_of(groups: Sequence[Group], gpu: Sequence[Group], seeds: int, epochs: 
     trainable = [one for one in groups if not one.held_out]
     held_out = [one for one in groups if one.held_out]
     found: list[Case] = []
-    makers: Sequence[Callable[[int], list[tuple[str, Task]]]] = (
-        lambda seed: splits(trainable, seed),
-        lambda seed: held_out_split(trainable, held_out),
-        lambda seed: gpu_splits(gpu, seed),
-    )
     for seed in range(seeds):
-        for kind, task in (pair for maker in makers for pair in maker(seed)):
+        for kind, task in [*splits(trainable, seed), *held_out_split(trainable, held_out), *gpu_splits(gpu, seed)]:
             found.append(Case(kind, task, seed, epochs, METHODS[kind]))
         for task in label_splits(trainable, seed):
             found.append(Case(task.name.partition(",")[0], task, seed, epochs, ("attention",)))
@@ -119,11 +116,11 @@ def gpu_splits(groups: Sequence[Group], seed: int) -> list[tuple[str, Task]]:
 def label_splits(groups: Sequence[Group], seed: int) -> list[Task]:
     """The split of unseen targets, with a share of the target's labels of the trained workloads; each seed takes other
     targets in turn."""
-    found = []
     targets = tested_targets(groups)
-    for position in (
-        {(LABEL_TARGETS * seed + place) % len(targets) for place in range(LABEL_TARGETS)} if targets else ()
-    ):
+    if not targets:
+        return []
+    found = []
+    for position in sorted({(LABEL_TARGETS * seed + place) % len(targets) for place in range(LABEL_TARGETS)}):
         target = targets[position]
         task = transferable(experiments.unseen_target(groups, target, seed, seen_workloads=False))
         tested = {one.workload for one in task.test}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.cost_model_cases import KEPT, LABEL_SHARES, METHODS, PRUNED_BY, WHOLE
@@ -36,21 +36,20 @@ def draw(report: Report) -> None:
                 ("share of the programs kept", f"{label}, held-out networks"),
                 FOLDER / f"cost-model-kept-{metric}.svg",
             )
-    labels = [interval(by_key.get((f"labels {share:.0%}", "attention")), "top1") for share in LABEL_SHARES]
-    if labels[0][0] == labels[0][0]:
+    if (f"labels {LABEL_SHARES[0]:.0%}", "attention") in by_key:
+        labels = [interval(by_key.get((f"labels {share:.0%}", "attention")), "top1") for share in LABEL_SHARES]
         places = [100 * share for share in LABEL_SHARES]
         axes = ("share of the target's own labels, %", "top-1, unseen target")
         plots.curves({"attention": labels}, places, axes, FOLDER / "cost-model-labels.svg")
 
 
 def kept_curves(by_key: Mapping[tuple[str, str], Row], metric: str) -> dict[str, list[Interval]]:
-    names: Sequence[str] = PRUNED_BY
     return {
         name: [
             interval(by_key.get((kind, "without-evidence")), metric)
             for kind in (WHOLE, *(f"kept {share:.0%} {name}" for share in KEPT))
         ]
-        for name in names
+        for name in PRUNED_BY
     }
 
 

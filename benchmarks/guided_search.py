@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -59,10 +58,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="start no further task after so long; a later run goes on")
     options = parser.parse_args()
     until_s = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
-    folder = CACHE / ("guided_search.quick" if options.quick else "guided_search")
-    if options.fresh or options.quick:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = report.kept_folder("guided_search", options.quick, options.fresh)
     tasks, trials, seeds = (1, 32, 1) if options.quick else (TASKS, TRIALS, SEEDS)
     with Template.start() as template:
         machine = detect_machine(template)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
 from benchmarks.networks import LIGHT, exported, light_source, seeded_light
-from benchmarks.report import CACHE, Claim
+from benchmarks.report import Claim
 from crosstune import Client
 from crosstune.service.client import ClientError
 from crosstune.service.embedded import embedded_service
@@ -32,10 +31,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one network, 20 s; not written as a result")
     parser.add_argument("--fresh", action="store_true", help="forget finished networks of an earlier run")
     options = parser.parse_args()
-    folder = CACHE / ("network.quick" if options.quick else "network")
-    if options.fresh or options.quick:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = report.kept_folder("network", options.quick, options.fresh)
     with embedded_service(folder / "service") as url, Client(url) as client:
         target = client.detect_target()
         bench = Bench(client, target.id, folder)

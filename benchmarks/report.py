@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,15 @@ class Claim:
         if self.value is None:
             return False
         return self.value >= self.goal if self.better == "higher" else self.value <= self.goal
+
+
+def kept_folder(name: str, quick: bool, fresh: bool) -> Path:
+    """Where a benchmark keeps what it has finished, so that a broken run goes on; emptied when `fresh`, or `quick`."""
+    folder = CACHE / (f"{name}.quick" if quick else name)
+    if fresh or quick:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def machine(threads: int) -> dict[str, Any]:

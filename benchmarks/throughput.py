@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.networks import resnet18
-from benchmarks.report import CACHE, Claim
+from benchmarks.report import Claim
 from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
 from crosstune.service.audit import audit_database
 from crosstune.tuner.builder import Builder, BuildJob, Built
@@ -51,10 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     until_s = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
     trials = 32 if options.quick else TRIALS
-    folder = CACHE / ("throughput.quick" if options.quick else "throughput")
-    if options.fresh or options.quick:
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = report.kept_folder("throughput", options.quick, options.fresh)
     with Template.start() as template:
         spec = native(detect_machine(template))
         with template.spawn("import") as child:

@@ -26,14 +26,13 @@ class TuningDatabase:
         self.url, self.spec, self._attributes = f"sqlite:///{path}", spec, dict(attributes or {})
         migrate.upgrade(self.url)
         self._engine = create_engine(self.url)
-        self._target_key = retrying(
+        target, _ = retrying(
             self._engine,
-            lambda connection: (
-                targets.register(connection, identity=spec.identity, name=default_name(spec), spec=spec.to_json())[
-                    0
-                ].key
+            lambda connection: targets.register(
+                connection, identity=spec.identity, name=default_name(spec), spec=spec.to_json()
             ),
         )
+        self._target_key = target.key
         with reading(self._engine) as connection:
             self._project_key = projects.get(connection).key
 

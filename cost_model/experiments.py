@@ -153,9 +153,8 @@ def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: i
         for program in group.programs
         if program.statements is not None
     ]
-    ranker = XgboostRanker(
-        seed, torch.get_num_threads(), large=True
-    )  # in a random order where there is nothing to learn from
+    # It ranks in a random order where there is nothing to learn from.
+    ranker = XgboostRanker(seed, torch.get_num_threads(), large=True)
     ranker.fit(examples)
     empty = np.zeros((0, STATEMENT_COLUMNS), dtype=np.float32)
     return [

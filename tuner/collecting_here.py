@@ -38,8 +38,8 @@ def collect_here(
     """Collect programs of the `networks` (ONNX files) on `targets` ("mcpu:cores"; none: all that this machine can).
 
     `held_out` takes the workloads of the held-out networks only, else all but these. `shapes`: sizes of inputs that
-    the files leave open, which all of them must have. Stops after `minutes`. A network
-    that cannot be imported is noted and left out. Raises TargetRefused.
+    the files leave open, which all of them must have. Stops after `minutes`. A network that cannot be imported is noted
+    and left out. Raises TargetRefused.
     """
     until_s = time.monotonic() + 60.0 * minutes if minutes is not None else float("inf")
     with Template.start() as template:

@@ -31,7 +31,7 @@ class Candidates:
     def batch(self, traces: Sequence[Trace], features: Sequence[Matrix | None]) -> Batch:
         """One row for each trace; features (stores, 164) are None where a candidate was not lowered.
 
-        The trees' speeds are left to the caller.
+        What trees expect is filled in by the scorer.
         """
         programs = [
             Program("", tokens(trace_steps(trace)), matrix, None)

@@ -8,41 +8,32 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import xgboost
 from numpy.typing import NDArray
 
-from crosstune.cost_model.baselines.xgboost_ranker import booster_settings
+from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES, predict, train
 from crosstune.cost_model.ranker import Scores
-
-FEWEST_RECORDS = 16
-"""Below this many the model alone is better."""
-ROUNDS = 32
 
 
 class Correction:
     """Nothing is corrected until `fit` has seen enough records that ran."""
 
-    def __init__(self, seed: int = 0, threads: int = 1) -> None:
-        self._seed, self._threads = seed, threads
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
         self._line: tuple[float, float] | None = None
         self._booster: Any = None
 
     def fit(self, rows: NDArray[np.float32], scores: Scores, speeds: NDArray[np.float32]) -> None:
         """`rows`: (n, VECTOR_LENGTH); `speeds`: relative to the best, 0 for failures."""
         self._line, self._booster = None, None
-        if len(speeds) < FEWEST_RECORDS or not np.ptp(speeds):
+        if len(speeds) < FEWEST_EXAMPLES or not np.ptp(speeds):
             return
         self._line = _line(scores, speeds)
-        data = xgboost.QuantileDMatrix(
-            rows, speeds, base_margin=self._margin(scores), max_bin=32, nthread=self._threads
-        )
-        self._booster = xgboost.train(booster_settings(self._seed, self._threads), data, num_boost_round=ROUNDS)
+        self._booster = train(rows, speeds, self._seed, threads=1, margin=self._margin(scores))
 
     def applied(self, rows: NDArray[np.float32], scores: Scores) -> Scores:
         if self._line is None:
             return scores
-        corrected: Scores = self._booster.inplace_predict(rows, base_margin=self._margin(scores)).astype(np.float64)
-        return corrected
+        return predict(self._booster, rows, self._margin(scores))
 
     def _margin(self, scores: Scores) -> NDArray[np.float32]:
         assert self._line is not None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from crosstune.cost_model.attention.candidates import Candidates
 from crosstune.cost_model.attention.correction import Correction
-from crosstune.cost_model.attention.scoring import Scorer
+from crosstune.cost_model.attention.scoring import Scorer, load_scorer
 from crosstune.cost_model.features import Matrix, vector
 from crosstune.cost_model.pretrained import model_folder
 from crosstune.cost_model.ranker import Context, Example, Scores, labels
@@ -28,7 +27,7 @@ class AttentionRanker:
     informed = True
 
     def __init__(self, seed: int = 0, scorer: Scorer | None = None) -> None:
-        self._scorer = scorer or _pretrained()
+        self._scorer = scorer or load_scorer(model_folder(), min(MAX_THREADS, len(os.sched_getaffinity(0))))
         self._correction = Correction(seed)
         self._candidates: Candidates | None = None
 
@@ -53,8 +52,3 @@ class AttentionRanker:
             self._candidates = Candidates(first.workload_module or "", first.target or {}, first.elsewhere)
         batch = self._candidates.batch([context.trace or NO_TRACE for context in contexts], features)
         return self._scorer.score(batch)
-
-
-@lru_cache(maxsize=1)
-def _pretrained() -> Scorer:
-    return Scorer(model_folder(), min(MAX_THREADS, len(os.sched_getaffinity(0))))

@@ -27,7 +27,6 @@ WARM_UP = 0.2
 SMALLEST_SPREAD = 0.05
 """A feature that hardly ever changes in training must not explode where it does."""
 
-
 MISSING: tuple[frozenset[str], ...] = (frozenset(), frozenset({"evidence"}), frozenset({"evidence", "statements"}))
 """What validation is averaged over: all is there, nothing is known elsewhere, and a draft of such a workload."""
 

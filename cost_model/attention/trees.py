@@ -22,22 +22,13 @@ from numpy.typing import NDArray
 from crosstune.cost_model.attention.batches import Batch
 from crosstune.cost_model.attention.card import TREES, UnusableModel
 from crosstune.cost_model.attention.prepared import Prepared
-from crosstune.cost_model.tokens.vocabulary import Kind
+from crosstune.cost_model.baselines.xgboost_ranker import LARGE, LARGE_ROUNDS, booster_settings
+from crosstune.cost_model.tokens.schedule import summaries
 
 FOLDS = 3
 BAGS = 4
-ROUNDS = 100
-SETTINGS = {
-    "objective": "reg:squarederror",
-    "tree_method": "hist",
-    "max_bin": 64,
-    "max_depth": 6,
-    "eta": 0.1,
-    "colsample_bytree": 0.25,
-    "subsample": 0.8,
-    "base_score": 0.0,
-    "verbosity": 0,
-}
+SETTINGS = {**LARGE, "colsample_bytree": 0.25, "base_score": 0.0}
+"""Deviations have a mean of 0, and there are more columns than the baseline has."""
 LEAST_SPREAD = 0.05
 """Of a group's labels: smaller ones are noise, not to be blown up."""
 
@@ -60,8 +51,8 @@ class Trees:
             max_bin=SETTINGS["max_bin"],
             nthread=threads,
         )
-        settings = {**SETTINGS, "nthread": threads}
-        return cls([xgboost.train({**settings, "seed": seed + bag}, data, ROUNDS) for bag in range(bags)])
+        settings = [{**booster_settings(seed + bag, threads), **SETTINGS} for bag in range(bags)]
+        return cls([xgboost.train(each, data, LARGE_ROUNDS) for each in settings])
 
     def expect(self, batch: Batch) -> Batch:
         """`batch` with its `trees` filled in."""
@@ -98,16 +89,9 @@ def rows(batch: Batch) -> NDArray[np.float32]:
     """(n, columns) of a batch; programs without statement features have rows that mean nothing."""
     described = batch.statement_mask.any(axis=1)
     middle = batch.summary[described].mean(axis=0) if described.any() else 0.0
-    parts = [batch.summary, batch.summary - middle, _primitives(batch), batch.hardware]
+    primitives = summaries(batch.kinds, batch.values, batch.step_mask)
+    parts = [batch.summary, batch.summary - middle, primitives, batch.hardware]
     return np.concatenate(parts, axis=1, dtype=np.float32)
-
-
-def _primitives(batch: Batch) -> NDArray[np.float32]:
-    """(n, kinds * (1 + WIDTH)): of each kind of primitive how many there are, and the sums of their values."""
-    of_kind = (batch.kinds[..., None] == np.arange(len(Kind))) & batch.step_mask[..., None]
-    counted = np.concatenate([np.ones((*batch.kinds.shape, 1), dtype=np.float32), batch.values], axis=2)
-    found: NDArray[np.float32] = np.einsum("nsk,nsv->nkv", of_kind.astype(np.float32), counted, optimize=True)
-    return found.reshape(len(batch), -1)
 
 
 def standardised(labels: NDArray[np.float64]) -> NDArray[np.float32]:

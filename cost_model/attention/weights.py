@@ -1,4 +1,4 @@
-"""A trained model as files: `model.safetensors`, `trees.ubj`, `card.json`, and the same network as `model.onnx` for
+"""A trained model as files: `model.safetensors`, `trees-*.ubj`, `card.json`, and the same network as `model.onnx` for
 those who only score. Nothing in them is ever executed."""
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from crosstune.cost_model.attention.model import AttentionModel, tensors_of
 from crosstune.cost_model.attention.trees import Trees
 
 OPSET = 18
+PADDED = frozenset({"statements", "statement_mask", "kinds", "blocks", "values", "step_mask"})
+"""Arrays whose second axis is as long as the batch needs."""
 
 
 def save(folder: Path, model: AttentionModel, trees: Trees, card: dict[str, Any]) -> None:
@@ -62,10 +64,7 @@ class _ByPosition(nn.Module):  # type: ignore[misc]
 
 def _export(model: AttentionModel, path: Path) -> None:
     tensors = tensors_of(empty_batch(2, stores=2, steps=2))
-    axes = {
-        name: {0: "programs", **({1: f"{name}_tokens"} if tensor.ndim > 1 and name not in _FIXED else {})}
-        for name, tensor in tensors.items()
-    }
+    axes = {name: {0: "programs", **({1: f"{name}_tokens"} if name in PADDED else {})} for name in tensors}
     training = model.training
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's word that another is to replace it
@@ -80,7 +79,3 @@ def _export(model: AttentionModel, path: Path) -> None:
             dynamo=False,
         )
     model.train(training)
-
-
-_FIXED = frozenset({"hardware", "workload", "summary", "evidence", "evidence_mask", "trees"})
-"""Arrays whose second axis never changes."""

@@ -71,13 +71,21 @@ class XgboostRanker:
         return predict(self._booster, rows)
 
 
-def train(rows: NDArray[np.float32], targets: NDArray[np.float32], seed: int, threads: int, large: bool = False) -> Any:
-    """A booster for rows (example, column) and targets (example,)."""
+def train(
+    rows: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    seed: int,
+    threads: int,
+    large: bool = False,
+    margin: NDArray[np.float32] | None = None,
+) -> Any:
+    """A booster for rows (example, column) and targets (example,), or for what `margin` (example,) leaves of them."""
     settings = {**booster_settings(seed, threads), **(LARGE if large else {})}
-    data = xgboost.QuantileDMatrix(rows, targets, max_bin=settings["max_bin"], nthread=threads)
+    data = xgboost.QuantileDMatrix(rows, targets, base_margin=margin, max_bin=settings["max_bin"], nthread=threads)
     return xgboost.train(settings, data, num_boost_round=LARGE_ROUNDS if large else ROUNDS)
 
 
-def predict(booster: Any, rows: NDArray[np.float32]) -> Scores:
-    scores: Scores = booster.inplace_predict(rows).astype(np.float64)
+def predict(booster: Any, rows: NDArray[np.float32], margin: NDArray[np.float32] | None = None) -> Scores:
+    """(rows,); `margin` is what the booster's answers are added to."""
+    scores: Scores = booster.inplace_predict(rows, base_margin=margin).astype(np.float64)
     return scores

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, Part
 from crosstune.cost_model.pruning.methods import Method
-from crosstune.cost_model.pruning.samples import Indices, Samples, summary
-from crosstune.cost_model.tokens.schedule import steps_of
+from crosstune.cost_model.pruning.samples import Indices, Samples
+from crosstune.cost_model.tokens.schedule import steps_of, summary, tokens
 
 TASK = ("workload", "target", "device")
 
@@ -105,7 +105,8 @@ def _samples(table: pa.Table, clean: Indices, with_features: bool) -> Samples:
     np.minimum.at(fastest_s, tasks, latencies_s)
     features = np.zeros((len(rows), 0), dtype=np.float32)
     if with_features:
-        features = np.stack([summary(steps_of(kind, trace)) for kind, trace in columns.rows(rows, ("format", "trace"))])
+        traces = columns.rows(rows, ("format", "trace"))
+        features = np.stack([summary(tokens(steps_of(kind, trace))) for kind, trace in traces])
     return Samples(tasks, fastest_s[tasks] / latencies_s, features)
 
 

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crosstune.cost_model.groups import Group
 from crosstune.cost_model.pruning.methods import Method
 from crosstune.cost_model.pruning.samples import Samples
-from crosstune.cost_model.tokens.schedule import ScheduleTokens
-from crosstune.cost_model.tokens.vocabulary import WIDTH, Kind
+from crosstune.cost_model.tokens.schedule import summary
 
 
 def pruned(groups: Sequence[Group], method: Method, seed: int) -> list[Group]:
@@ -32,11 +30,3 @@ def pruned(groups: Sequence[Group], method: Method, seed: int) -> list[Group]:
         at, place = valid[index]
         kept.setdefault(at, []).append(place)
     return [replace(groups[at], programs=[groups[at].programs[place] for place in kept[at]]) for at in sorted(kept)]
-
-
-def summary(schedule: ScheduleTokens) -> NDArray[np.float32]:
-    """As `samples.summary`, from tokens."""
-    found = np.zeros((len(Kind), WIDTH + 1), dtype=np.float32)
-    np.add.at(found[:, 0], schedule.kinds, 1.0)
-    np.add.at(found[:, 1:], schedule.kinds, schedule.values)
-    return found.reshape(-1)

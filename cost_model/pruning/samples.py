@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crosstune.cost_model.tokens.vocabulary import WIDTH, Kind, Step
-
 Indices = NDArray[np.int64]
-COLUMNS = len(Kind) * (WIDTH + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +28,6 @@ class Samples:
         order = np.argsort(self.tasks, kind="stable")
         cuts = np.flatnonzero(np.diff(self.tasks[order])) + 1
         yield from (part for part in np.split(order, cuts) if part.size)
-
-
-def summary(steps: Sequence[Step]) -> NDArray[np.float32]:
-    """A schedule as (COLUMNS,) numbers: of each kind of primitive how many there are, and the sum of their values."""
-    found = np.zeros((len(Kind), WIDTH + 1), dtype=np.float32)
-    for step in steps:
-        row = found[step.kind]
-        row[0] += 1.0
-        row[1 : 1 + len(step.values)] += step.values
-    return found.reshape(-1)
 
 
 def standardised(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -102,14 +102,14 @@ def evaluate(
     from crosstune.cost_model.attention.scoring import Scorer
     from crosstune.cost_model.dataset.folder import DatasetFolder
     from crosstune.cost_model.dataset.loading import load_groups
+    from crosstune.cost_model.model_evaluation import evaluated
     from crosstune.cost_model.pretrained import model_folder
-    from crosstune.cost_model.reporting import evaluated
 
     scorer = Scorer(model or model_folder(), threads=2)
     groups = [one for one in load_groups(DatasetFolder(dataset)) if one.held_out or not held_out]
     found = evaluated(scorer, groups)
     if out is not None:
-        from crosstune.cost_model.report_files import write_report
+        from crosstune.cost_model.model_report import write_report
 
         write_report(out, found)
         note(f"{out}: report.md, report.json and plots")

@@ -145,7 +145,7 @@ def round_request(
 
 
 def _elsewhere(connection: Connection, found: Sequence[Elsewhere]) -> tuple[MeasuredElsewhere, ...]:
-    """By target, for as many targets as the model looks at."""
+    """By target, with what is known of its hardware."""
     by_target: dict[int, list[Elsewhere]] = {}
     for one in found:
         by_target.setdefault(one.target_key, []).append(one)

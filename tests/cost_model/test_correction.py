@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-from crosstune.cost_model.attention.correction import FEWEST_RECORDS, Correction
+from crosstune.cost_model.attention.correction import Correction
+from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES
 from crosstune.cost_model.features import VECTOR_LENGTH
 from crosstune.cost_model.metrics import pairwise_accuracy_without_ties
 
@@ -34,7 +35,7 @@ def test_records_teach_what_the_model_does_not_see() -> None:
 
 
 def test_with_few_records_the_model_is_believed() -> None:
-    rows, scores, speeds = records(FEWEST_RECORDS - 1)
+    rows, scores, speeds = records(FEWEST_EXAMPLES - 1)
     correction = Correction()
     correction.fit(rows, scores, speeds)
     np.testing.assert_array_equal(correction.applied(rows, scores), scores)

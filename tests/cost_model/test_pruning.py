@@ -18,7 +18,8 @@ from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, NotEm
 from crosstune.cost_model.dataset.pruning import prune
 from crosstune.cost_model.dataset.statistics import count
 from crosstune.cost_model.pruning.methods import METHODS, LabelStratified, NearDuplicates, RandomShare, TaskDiverse
-from crosstune.cost_model.pruning.samples import COLUMNS, Samples, summary
+from crosstune.cost_model.pruning.samples import Samples
+from crosstune.cost_model.tokens.schedule import SUMMARY_WIDTH, summary, tokens
 from crosstune.cost_model.tokens.vocabulary import Kind, Step
 
 SHARE = 0.25
@@ -75,9 +76,10 @@ def test_near_duplicates_go_first() -> None:
 
 
 def test_a_schedule_is_summed_up_by_kind() -> None:
-    found = summary([Step(Kind.SPLIT, 0, (1.0, 2.0)), Step(Kind.SPLIT, 3, (0.5,)), Step(Kind.PARALLEL, 0, ())])
+    steps = [Step(Kind.SPLIT, 0, (1.0, 2.0)), Step(Kind.SPLIT, 3, (0.5,)), Step(Kind.PARALLEL, 0, ())]
+    found = summary(tokens(steps))
     rows = found.reshape(len(Kind), -1)
-    assert len(found) == COLUMNS
+    assert len(found) == SUMMARY_WIDTH
     assert rows[Kind.SPLIT, :3].tolist() == [2.0, 1.5, 2.0]
     assert rows[Kind.PARALLEL, 0] == 1.0
     assert rows.sum() == 6.5

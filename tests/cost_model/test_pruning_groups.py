@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from crosstune.cost_model.groups import Group
-from crosstune.cost_model.pruning.groups import pruned, summary
+from crosstune.cost_model.pruning.groups import pruned
 from crosstune.cost_model.pruning.methods import METHODS
-from crosstune.cost_model.pruning.samples import summary as summary_of_steps
-from crosstune.cost_model.tokens.schedule import tokens
+from crosstune.cost_model.tokens.schedule import summaries, summary, tokens
 from crosstune.cost_model.tokens.vocabulary import Kind, Step
 
 
@@ -30,6 +29,10 @@ def test_a_quarter_is_kept_and_failures_go_first(groups: list[Group], name: str)
     assert sum(len(one.programs) for one in given) == 24 * len(given)
 
 
-def test_tokens_and_steps_have_one_summary() -> None:
-    steps = [Step(Kind.SPLIT, 1, (6.0, 1.0)), Step(Kind.SPLIT, 2, (5.0, 2.0)), Step(Kind.UNROLL, 1, (4.0,))]
-    np.testing.assert_array_equal(summary(tokens(steps)), summary_of_steps(steps))
+def test_padding_does_not_change_the_summary_of_a_schedule() -> None:
+    short = tokens([Step(Kind.SPLIT, 1, (6.0, 1.0)), Step(Kind.UNROLL, 1, (4.0,))])
+    long = tokens([Step(Kind.SPLIT, 2, (5.0, 2.0)), Step(Kind.SPLIT, 1, (6.0, 1.0)), Step(Kind.UNROLL, 1, (4.0,))])
+    kinds = np.stack([np.append(short.kinds, Kind.SPLIT), long.kinds])
+    values = np.stack([np.concatenate([short.values, long.values[:1]]), long.values])
+    mask = np.array([[True, True, False], [True, True, True]])
+    np.testing.assert_array_equal(summaries(kinds, values, mask), [summary(short), summary(long)])

@@ -15,10 +15,10 @@ if not os.environ.get("CI"):
 
 from crosstune.cost_model.attention.scoring import load_scorer
 from crosstune.cost_model.groups import Group
+from crosstune.cost_model.model_evaluation import Evaluation, evaluated
+from crosstune.cost_model.model_report import latency_facts, write_report
 from crosstune.cost_model.plots import calibration_points
 from crosstune.cost_model.pretrained import model_folder
-from crosstune.cost_model.report_files import latency_facts, write_report
-from crosstune.cost_model.reporting import Evaluation, evaluated
 
 
 def test_a_report_has_a_table_its_numbers_and_plots(groups: list[Group], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from crosstune.cost_model import plots
-from crosstune.cost_model.reporting import Evaluation
+from crosstune.cost_model.model_evaluation import Evaluation
 
 METRICS = {"pairwise": "pairwise", "top1": "top-1", "top5": "top-5"}
 
