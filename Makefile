@@ -47,14 +47,19 @@ holdout: setup networks
 	.venv-exporters/bin/python benchmarks/export_networks.py --held-out benchmarks/.cache/held_out
 	$(BIN)/python -m benchmarks.hold_out
 
-# The model that comes with the package, from what was collected and, if told, from other logs: LOGS="a/ b.json.gz".
+# The data set and the model that come with the package, from what was collected and, if told, from other logs:
+# LOGS="a/ b.json.gz".
 LOGS ?=
+KEEP ?= 0.8
 PRETRAINING := benchmarks/.cache/pretraining
+SHIPPED := cost_model/pretrained/dataset
 pretrained: training
-	rm -rf $(PRETRAINING)
+	rm -rf $(PRETRAINING) $(SHIPPED)
 	$(BIN)/crosstune dataset import --dataset $(PRETRAINING)/plain cost_model/pretrained/collected/*/ $(LOGS)
 	$(BIN)/crosstune dataset describe --dataset $(PRETRAINING)/plain --out $(PRETRAINING)/described
-	$(BIN)/crosstune model train --dataset $(PRETRAINING)/described --out cost_model/pretrained/model
+	$(BIN)/crosstune dataset prune --dataset $(PRETRAINING)/described --out $(SHIPPED) --keep $(KEEP) \
+	  --method label-stratified
+	$(BIN)/crosstune model train --dataset $(SHIPPED) --out cost_model/pretrained/model
 
 benchmarks: setup
 	$(BIN)/python -m benchmarks

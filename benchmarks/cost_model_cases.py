@@ -15,7 +15,10 @@ from crosstune.cost_model.groups import Group
 from crosstune.cost_model.pruning.groups import pruned
 from crosstune.cost_model.pruning.methods import METHODS as PRUNING
 
-FOLDS = 4
+FOLDS = 5
+"""Of the workloads; each seed tests one of them in turn."""
+TARGETS = 2
+"""That each seed tests, in turn: training is dear, and seeds of one target are less news than another target."""
 UNSEEN, CONFIGURATION, SEEN, GPU = "unseen workloads", "unseen both", "unseen target", "gpu"
 HARDWARE, HELD_OUT = "unseen hardware", "held-out networks"
 METHODS = {
@@ -28,10 +31,11 @@ METHODS = {
 }
 LABEL_SHARES = (0.0, 0.01, 0.07, 1.0)
 """Of the target's own labels that are trained on."""
-LABEL_TARGETS = 2
 KEPT = (0.55, 0.47, 0.25, 0.10)
 CLAIMED_SHARE = 0.25
 """At which pruning is compared with chance."""
+WORKLOADS = (0.5, 0.25)
+"""Of the workloads: how much others would help."""
 PRUNED_BY = ("random", "representative-diverse-uncertain")
 WHOLE, MIXED = "kept 100 %", "with GPU logs"
 TRAINING_ONLY = frozenset({"amd-epyc-zen-4-first"})
@@ -67,24 +71,30 @@ def cases_of(groups: Sequence[Group], gpu: Sequence[Group], seeds: int, epochs: 
             found.append(Case(kind, task, seed, epochs, METHODS[kind]))
         for task in label_splits(trainable, seed):
             found.append(Case(task.name.partition(",")[0], task, seed, epochs, ("attention",)))
-        for task in [*pruning_splits(trainable, held_out, seed), *mixed_splits(trainable, held_out, gpu)]:
+        pruning, fewer = pruning_splits(trainable, held_out, seed), fewer_workloads(trainable, held_out, seed)
+        for task in [*pruning, *fewer, *mixed_splits(trainable, held_out, gpu)]:
             found.append(Case(task.name, task, seed, epochs, ("without-evidence",)))
     return found
 
 
 def splits(groups: Sequence[Group], seed: int) -> list[tuple[str, Task]]:
     found = []
-    for task in experiments.unseen_workloads(groups, FOLDS, seed):
-        test = [one for one in task.test if one.source not in TRAINING_ONLY]
-        found.append((UNSEEN, replace(task, test=test)))
-    for position, target in enumerate(tested_targets(groups)):
+    fold = experiments.unseen_workloads(groups, FOLDS, 0)[seed % FOLDS]
+    found.append((UNSEEN, replace(fold, test=[one for one in fold.test if one.source not in TRAINING_ONLY])))
+    for position, target in in_turn(tested_targets(groups), TARGETS, seed):
         for kind, seen in ((CONFIGURATION, False), (SEEN, True)):
             task = transferable(experiments.unseen_target(groups, target, seed, seen))
             found.append((kind, replace(task, name=f"target {position}")))
-    for source in sorted({one.source for one in groups} - TRAINING_ONLY):
-        task = transferable(unseen_hardware(groups, source, seed))
-        found.append((HARDWARE, task))
+    for _, source in in_turn(sorted({one.source for one in groups} - TRAINING_ONLY), 1, seed):
+        found.append((HARDWARE, transferable(unseen_hardware(groups, source, seed))))
     return [(kind, task) for kind, task in found if task.test]
+
+
+def in_turn(names: Sequence[str], count: int, seed: int) -> list[tuple[int, str]]:
+    """`count` of the names, with their positions; successive seeds go round."""
+    if not names:
+        return []
+    return [(place, names[place]) for place in sorted({(count * seed + at) % len(names) for at in range(count)})]
 
 
 def unseen_hardware(groups: Sequence[Group], source: str, seed: int) -> Task:
@@ -116,12 +126,8 @@ def gpu_splits(groups: Sequence[Group], seed: int) -> list[tuple[str, Task]]:
 def label_splits(groups: Sequence[Group], seed: int) -> list[Task]:
     """The split of unseen targets, with a share of the target's labels of the trained workloads; each seed takes other
     targets in turn."""
-    targets = tested_targets(groups)
-    if not targets:
-        return []
     found = []
-    for position in sorted({(LABEL_TARGETS * seed + place) % len(targets) for place in range(LABEL_TARGETS)}):
-        target = targets[position]
+    for position, target in in_turn(tested_targets(groups), 1, seed):
         task = transferable(experiments.unseen_target(groups, target, seed, seen_workloads=False))
         tested = {one.workload for one in task.test}
         own = [one for one in groups if one.target == target and one.workload not in tested]
@@ -155,6 +161,18 @@ def pruning_splits(groups: Sequence[Group], held_out: Sequence[Group], seed: int
         for share in KEPT
     ]
     return [whole, *parts]
+
+
+def fewer_workloads(groups: Sequence[Group], held_out: Sequence[Group], seed: int) -> list[Task]:
+    """Trained on some of the workloads, with all their programs: compare with `WHOLE`, and with as many programs of
+    all workloads."""
+    names = sorted({one.workload for one in groups})
+    order = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    found = []
+    for share in WORKLOADS if held_out else ():
+        chosen = set(order[: round(share * len(order))])
+        found.append(Task(f"workloads {share:.0%}", [one for one in groups if one.workload in chosen], held_out, ()))
+    return found
 
 
 def mixed_splits(groups: Sequence[Group], held_out: Sequence[Group], gpu: Sequence[Group]) -> list[Task]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.cost_model_cases import KEPT, LABEL_SHARES, METHODS, PRUNED_BY, WHOLE
+from benchmarks.cost_model_cases import KEPT, LABEL_SHARES, METHODS, PRUNED_BY, WHOLE, WORKLOADS
 from benchmarks.readme import COST_MODEL, README, Report, reports
 from crosstune.cost_model import plots
 
@@ -36,6 +36,13 @@ def draw(report: Report) -> None:
                 ("share of the programs kept", f"{label}, held-out networks"),
                 FOLDER / f"cost-model-kept-{metric}.svg",
             )
+        fewer = (WHOLE, *(f"workloads {share:.0%}" for share in WORKLOADS))
+        grown = {
+            label: [interval(by_key.get((kind, "without-evidence")), metric) for kind in fewer]
+            for metric, label in METRIC_NAMES.items()
+        }
+        axes = ("share of the workloads", "held-out networks")
+        plots.curves(grown, [1.0, *WORKLOADS], axes, FOLDER / "cost-model-workloads.svg")
     if (f"labels {LABEL_SHARES[0]:.0%}", "attention") in by_key:
         labels = [interval(by_key.get((f"labels {share:.0%}", "attention")), "top1") for share in LABEL_SHARES]
         places = [100 * share for share in LABEL_SHARES]

@@ -17,6 +17,9 @@ from crosstune.cost_model.tokens.hardware import HardwareToken
 from crosstune.cost_model.tokens.schedule import ScheduleTokens
 from crosstune.cost_model.tokens.workload import WorkloadToken
 
+LEAST_SPREAD = 0.05
+"""Of a group's labels: smaller ones are noise, not to be blown up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -57,6 +60,12 @@ class Group:
     @property
     def valid(self) -> int:
         return sum(program.latency_s is not None for program in self.programs)
+
+
+def standardised(labels: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Labels of a group in deviations from their mean, so that every group counts alike."""
+    found: NDArray[np.float32] = ((labels - labels.mean()) / (labels.std() + LEAST_SPREAD)).astype(np.float32)
+    return found
 
 
 def by_workload(groups: Sequence[Group]) -> dict[str, list[Group]]:

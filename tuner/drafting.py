@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from random import Random
 
+import numpy as np
+from numpy.typing import NDArray
+
 from crosstune.cost_model.baselines.draft_ranker import DraftRanker
-from crosstune.tuner.contracts import Invalidity, KnownSchedule, sha256_json
+from crosstune.tuner.contracts import Invalidity, KnownSchedule, TraceJson, sha256_json
 from crosstune.tuner.drafts import Draft, Space, instructions_key, vectors
 
 LISTED_SIZE = 256
@@ -39,6 +42,13 @@ class Drafter:
         self._model = self._fitted(known)
         self._bred: list[Draft] | None = None
 
+    def learn(self, traces: Sequence[TraceJson], scores: Sequence[float]) -> None:
+        """Breed on `scores` (higher = better) from now on, not on what was measured."""
+        drafts = [self._draft_of(trace) for trace in traces]
+        told = [(draft, score) for draft, score in zip(drafts, scores, strict=True) if draft is not None]
+        self._model.fit_scores(self._vectors([draft for draft, _ in told]), [score for _, score in told])
+        self._bred = None
+
     def more(self, count: int, unwanted: set[str]) -> list[Draft]:
         """At most `count` drafts whose schedules are not among the hashes in `unwanted`; none when the space is dry."""
         if sum(space.size for space in self.spaces) <= LISTED_SIZE:
@@ -55,11 +65,10 @@ class Drafter:
 
     def _shares(self, count: int) -> tuple[int, int]:
         """(children of records, random drafts); the rest is bred on the model."""
-        if not self._parents:
-            return 0, count
         if not self._model.informed:
-            return count // 2, count - count // 2
-        return math.ceil(count * CHILDREN_SHARE), math.ceil(count * RANDOM_SHARE)
+            children = count // 2 if self._parents else 0
+            return children, count - children
+        return math.ceil(count * CHILDREN_SHARE) if self._parents else 0, math.ceil(count * RANDOM_SHARE)
 
     def _new_ones(self, drafts: Sequence[Draft], count: int, unwanted: set[str]) -> list[Draft]:
         new: list[Draft] = []
@@ -107,29 +116,32 @@ class Drafter:
 
     def _best(self, drafts: Sequence[Draft]) -> list[Draft]:
         unique = list(dict.fromkeys(drafts))
-        scores = self._model.score(vectors(self.spaces, unique, self._width))
+        scores = self._model.score(self._vectors(unique))
         order = sorted(range(len(unique)), key=lambda position: -scores[position])
         return [unique[position] for position in order[:POPULATION]]
 
-    def _draft_of(self, known: KnownSchedule) -> Draft | None:
-        index = self._by_key.get(instructions_key(known.trace))
+    def _draft_of(self, trace: TraceJson) -> Draft | None:
+        index = self._by_key.get(instructions_key(trace))
         if index is None or not self.spaces[index].slots:
             return None
-        return Draft(index, self.spaces[index].decisions_of(known.trace))
+        return Draft(index, self.spaces[index].decisions_of(trace))
+
+    def _vectors(self, drafts: Sequence[Draft]) -> list[NDArray[np.float32]]:
+        return vectors(self.spaces, drafts, self._width)
 
     def _fastest(self, known: Sequence[KnownSchedule]) -> list[Draft]:
-        drafts = [self._draft_of(each) for each in by_latency(known)]
+        drafts = [self._draft_of(each.trace) for each in by_latency(known)]
         return [draft for draft in drafts if draft is not None][:PARENTS]
 
     def _fitted(self, known: Sequence[KnownSchedule]) -> DraftRanker:
         drafts, latencies_s = [], []
         for each in known:
-            draft = self._draft_of(each) if has_verdict(each) else None
+            draft = self._draft_of(each.trace) if has_verdict(each) else None
             if draft is not None:
                 drafts.append(draft)
                 latencies_s.append(each.order_s)
         model = DraftRanker(self._random.randrange(2**30))
-        model.fit(vectors(self.spaces, drafts, self._width), latencies_s)
+        model.fit(self._vectors(drafts), latencies_s)
         return model
 
 

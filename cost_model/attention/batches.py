@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from crosstune.cost_model.attention.elsewhere import ElsewhereTrees
 from crosstune.cost_model.features import STATEMENT_COLUMNS, VECTOR_LENGTH, Matrix, vectors
 from crosstune.cost_model.groups import Group, Program
 from crosstune.cost_model.tokens import evidence
@@ -18,6 +19,8 @@ from crosstune.cost_model.tokens.workload import WORKLOAD_WIDTH, WorkloadToken
 STATEMENTS, STEPS = 12, 56
 """Tokens of a program at most; later ones are cut. There is room for one at least, so that no axis is empty."""
 MOST_BLOCKS = 32
+BATCH_LAYOUT = 2
+"""Raised when what a model is fed changes; models of another layout are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +47,15 @@ class Batch:
     evidence_mask: NDArray[np.bool_]
     trees: NDArray[np.float32]
     """(n,): what trees expect, in deviations above the mean of the candidates; 0 where they expect nothing"""
+    elsewhere: NDArray[np.float32]
+    """(n,): the same from the workload's measurements on other targets, see ElsewhereTrees; part of the evidence"""
 
     def __len__(self) -> int:
         return len(self.hardware)
 
     def without_evidence(self) -> Batch:
         """As if nothing were known of the workload elsewhere."""
-        return replace(self, evidence_mask=np.zeros_like(self.evidence_mask))
+        return replace(self, evidence_mask=np.zeros_like(self.evidence_mask), elsewhere=np.zeros_like(self.elsewhere))
 
     def chosen(self, indices: NDArray[np.int64]) -> Batch:
         """The programs at `indices`, with the padding that these need."""
@@ -78,13 +83,19 @@ def empty_batch(count: int, stores: int, steps: int) -> Batch:
         evidence=np.zeros((count, evidence.EVIDENCE, evidence.EVIDENCE_WIDTH), dtype=np.float32),
         evidence_mask=np.zeros((count, evidence.EVIDENCE), dtype=bool),
         trees=np.zeros(count, dtype=np.float32),
+        elsewhere=np.zeros(count, dtype=np.float32),
     )
 
 
-def group_batch(group: Group, others: Sequence[Group]) -> Batch:
-    """All programs of a group, with evidence from `others` (the same workload on other targets)."""
+def group_batch(group: Group, others: Sequence[Group], taught: ElsewhereTrees | None = None) -> Batch:
+    """All programs of a group, with evidence from `others` (the same workload on other targets).
+
+    `taught`: trees that were trained on `others` before.
+    """
     tokens, mask = evidence.evidence(group, others)
-    return program_batch(group.programs, group.hardware, group.shape, tokens, mask)
+    taught = taught or ElsewhereTrees(group.hardware, others)
+    batch = program_batch(group.programs, group.hardware, group.shape, tokens, mask)
+    return replace(batch, elsewhere=taught.expect([one.schedule for one in group.programs]))
 
 
 def program_batch(

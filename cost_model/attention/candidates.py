@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crosstune.cost_model.attention.batches import Batch, group_batch
+from crosstune.cost_model.attention.elsewhere import ElsewhereTrees
 from crosstune.cost_model.features import Matrix
 from crosstune.cost_model.formats.record import canonical
 from crosstune.cost_model.groups import Group, Program
@@ -27,6 +28,7 @@ class Candidates:
         self._shape = workload_token(workload_module)
         self._target = canonical(target)
         self._others = [self._known(one) for one in elsewhere]
+        self._taught = ElsewhereTrees(hardware_token(self._target), self._others)
 
     def batch(self, traces: Sequence[Trace], features: Sequence[Matrix | None]) -> Batch:
         """One row for each trace; features (stores, 164) are None where a candidate was not lowered.
@@ -37,7 +39,7 @@ class Candidates:
             Program("", tokens(trace_steps(trace)), matrix, None)
             for trace, matrix in zip(traces, features, strict=True)
         ]
-        return group_batch(self._group(self._target, programs), self._others)
+        return group_batch(self._group(self._target, programs), self._others, self._taught)
 
     def _known(self, one: Elsewhere) -> Group:
         programs = [

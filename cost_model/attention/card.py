@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from crosstune.cost_model.attention.batches import BATCH_LAYOUT
 from crosstune.cost_model.errors import CostModelError
 from crosstune.cost_model.features import FEATURE_LAYOUT
 from crosstune.cost_model.tokens.evidence import EVIDENCE_WIDTH
@@ -16,6 +17,7 @@ from crosstune.cost_model.tokens.workload import WORKLOAD_WIDTH
 
 WEIGHTS, CARD, GRAPH, TREES = "model.safetensors", "card.json", "model.onnx", "trees-{}.ubj"
 LAYOUT = {
+    "batch_layout": BATCH_LAYOUT,
     "feature_layout": FEATURE_LAYOUT,
     "vocabulary_version": VOCABULARY_VERSION,
     "hardware_width": HARDWARE_WIDTH,

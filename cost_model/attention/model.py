@@ -1,9 +1,10 @@
 """The network (torch): self-attention over all tokens of a candidate, a ranking head with residuals over what is known,
 and a latency head.
 
-The score is `head(attended) + trust * copied + belief * trees`: `copied` is the speed that the evidence tokens report,
-weighted by an attention of its own that starts from the nearest hardware; `trees` is what gradient-boosted trees expect
-of the same program. An untrained model therefore ranks as these two do, and learns when not to.
+The score is `head(attended) + belief * trees + faith * elsewhere + trust * copied`: `trees` is what gradient-boosted
+trees expect of the program, `elsewhere` what trees expect that learnt from other targets' measurements of the workload,
+`copied` the speed that the evidence tokens report, weighted by an attention of its own that starts from the nearest
+hardware. An untrained model therefore ranks as these do together, and learns when not to.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ GROUPS = ("hardware", "workload", "statements", "schedule", "evidence")
 MOST_KINDS = 64
 """Room for kinds that the vocabulary gets later."""
 assert len(Kind) <= MOST_KINDS
+COUNTS_ONCE = 0.5413
+"""softplus makes 1 of it."""
 
 
 class AttentionLayer(nn.Module):  # type: ignore[misc]
@@ -90,6 +93,7 @@ class AttentionModel(nn.Module):  # type: ignore[misc]
         self.slowness = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         self.trust = nn.Linear(width, 1)
         self.belief = nn.Linear(width, 1)
+        self.faith = nn.Linear(width, 1)
         self.register_buffer("statement_mean", torch.zeros(STATEMENT_COLUMNS))
         self.register_buffer("statement_scale", torch.ones(STATEMENT_COLUMNS))
         self.register_buffer("summary_mean", torch.zeros(VECTOR_LENGTH))
@@ -104,9 +108,9 @@ class AttentionModel(nn.Module):  # type: ignore[misc]
             self.evidence_weight.bias.zero_()
             self.evidence_weight.weight[0, HARDWARE_DISTANCE] = -2.0
             self.evidence_weight.weight[0, SCHEDULE_DISTANCE] = -1.0
-            for share, start in ((self.trust, 3.0), (self.belief, 0.54)):  # trees count in deviations: 1 each
+            for share in (self.trust, self.belief, self.faith):
                 share.weight.zero_()
-                share.bias.fill_(start)
+                share.bias.fill_(COUNTS_ONCE)
 
     def forward(self, tensors: dict[str, Tensor], masked: frozenset[str] = frozenset()) -> tuple[Tensor, Tensor]:
         """Of a batch as `tensors_of` gives it, without the `masked` groups: (n,) scores, and (n,) the expected log2 of
@@ -119,6 +123,7 @@ class AttentionModel(nn.Module):  # type: ignore[misc]
         if "statements" not in masked:
             score = score + nn.functional.softplus(self.belief(attended)[:, 0]) * tensors["trees"]
         if "evidence" not in masked:
+            score = score + nn.functional.softplus(self.faith(attended)[:, 0]) * tensors["elsewhere"]
             score = score + nn.functional.softplus(self.trust(attended)[:, 0]) * self._copied(tensors)
         return score, self.slowness(attended)[:, 0]
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from crosstune.cost_model.attention.batches import Batch
 from crosstune.cost_model.attention.candidates import Candidates
 from crosstune.cost_model.attention.correction import Correction
 from crosstune.cost_model.attention.scoring import Scorer, load_scorer
-from crosstune.cost_model.features import Matrix, vector
+from crosstune.cost_model.features import Matrix
 from crosstune.cost_model.pretrained import model_folder
 from crosstune.cost_model.ranker import Context, Example, Scores, labels
 
@@ -29,26 +30,29 @@ class AttentionRanker:
     def __init__(self, seed: int = 0, scorer: Scorer | None = None) -> None:
         self._scorer = scorer or load_scorer(model_folder(), min(MAX_THREADS, len(os.sched_getaffinity(0))))
         self._correction = Correction(seed)
+        self._own: list[Example] = []
         self._candidates: Candidates | None = None
 
     def fit(self, examples: Sequence[Example]) -> None:
-        """Milliseconds for some hundred examples: the network stays as it is."""
-        own = [one for one in examples if one.context is not None and one.context.trace is not None]
-        scores = self._scores([one.features for one in own], [one.context or Context() for one in own])
-        rows = np.stack([vector(one.features) for one in own]) if own else np.zeros((0, 0), dtype=np.float32)
-        self._correction.fit(rows, scores, labels(own))
+        """The network stays as it is: `score` corrects what it says by these."""
+        self._own = [one for one in examples if one.context is not None and one.context.trace is not None]
 
     def score(self, features: Sequence[Matrix], contexts: Sequence[Context] | None = None) -> Scores:
+        """Milliseconds more with some hundred own records. These are scored together with the candidates, since what a
+        model expects is relative to what it sees beside."""
         if not features:
             return np.zeros(0)
-        scores = self._scores(features, contexts or [Context()] * len(features))
-        return self._correction.applied(np.stack([vector(each) for each in features]), scores)
+        own = len(self._own)
+        batch = self._batch(
+            [*(one.features for one in self._own), *features],
+            [*(one.context or Context() for one in self._own), *(contexts or [Context()] * len(features))],
+        )
+        scores = self._scorer.score(batch)
+        self._correction.fit(batch.summary[:own], scores[:own], labels(self._own))
+        return self._correction.applied(batch.summary[own:], scores[own:])
 
-    def _scores(self, features: Sequence[Matrix], contexts: Sequence[Context]) -> Scores:
-        if not contexts:
-            return np.zeros(0)
+    def _batch(self, features: Sequence[Matrix], contexts: Sequence[Context]) -> Batch:
         if self._candidates is None:
             first = contexts[0]  # speaks for all
             self._candidates = Candidates(first.workload_module or "", first.target or {}, first.elsewhere)
-        batch = self._candidates.batch([context.trace or NO_TRACE for context in contexts], features)
-        return self._scorer.score(batch)
+        return self._candidates.batch([context.trace or NO_TRACE for context in contexts], features)

@@ -23,14 +23,13 @@ from crosstune.cost_model.attention.batches import Batch
 from crosstune.cost_model.attention.card import TREES, UnusableModel
 from crosstune.cost_model.attention.prepared import Prepared
 from crosstune.cost_model.baselines.xgboost_ranker import LARGE, LARGE_ROUNDS, booster_settings
+from crosstune.cost_model.groups import standardised
 from crosstune.cost_model.tokens.schedule import summaries
 
 FOLDS = 3
 BAGS = 4
 SETTINGS = {**LARGE, "colsample_bytree": 0.25, "base_score": 0.0}
 """Deviations have a mean of 0, and there are more columns than the baseline has."""
-LEAST_SPREAD = 0.05
-"""Of a group's labels: smaller ones are noise, not to be blown up."""
 
 
 class Trees:
@@ -92,12 +91,6 @@ def rows(batch: Batch) -> NDArray[np.float32]:
     primitives = summaries(batch.kinds, batch.values, batch.step_mask)
     parts = [batch.summary, batch.summary - middle, primitives, batch.hardware]
     return np.concatenate(parts, axis=1, dtype=np.float32)
-
-
-def standardised(labels: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Deviations from the group's mean."""
-    found: NDArray[np.float32] = ((labels - labels.mean()) / (labels.std() + LEAST_SPREAD)).astype(np.float32)
-    return found
 
 
 def out_of_fold(groups: Sequence[Prepared], seed: int, threads: int = 1) -> list[Prepared]:

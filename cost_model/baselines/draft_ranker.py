@@ -25,13 +25,15 @@ class DraftRanker:
 
     def fit(self, vectors: Sequence[NDArray[np.float32]], latencies_s: Sequence[float | None]) -> None:
         """`vectors`: one (column,) row a schedule, all of one length, NaN where a schedule lacks the decision."""
+        fastest = min((latency for latency in latencies_s if latency is not None), default=None)
+        speeds = [0.0 if latency is None or fastest is None else fastest / latency for latency in latencies_s]
+        self.fit_scores(vectors, speeds)
+
+    def fit_scores(self, vectors: Sequence[NDArray[np.float32]], scores: Sequence[float]) -> None:
+        """The same from numbers of any scale, higher = faster. Uninformed when there are few, or all are equal."""
         self._booster = None
-        valid = [latency for latency in latencies_s if latency is not None]
-        if len(vectors) < FEWEST_EXAMPLES or not valid:
-            return
-        fastest = min(valid)
-        speeds = [0.0 if latency is None else fastest / latency for latency in latencies_s]
-        self._booster = train(np.stack(vectors), np.array(speeds, dtype=np.float32), self._seed, self._threads)
+        if len(vectors) >= FEWEST_EXAMPLES and np.ptp(scores) > 0:
+            self._booster = train(np.stack(vectors), np.array(scores, dtype=np.float32), self._seed, self._threads)
 
     def score(self, vectors: Sequence[NDArray[np.float32]]) -> Scores:
         """Higher = faster; zeros while uninformed."""

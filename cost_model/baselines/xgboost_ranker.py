@@ -77,11 +77,10 @@ def train(
     seed: int,
     threads: int,
     large: bool = False,
-    margin: NDArray[np.float32] | None = None,
 ) -> Any:
-    """A booster for rows (example, column) and targets (example,), or for what `margin` (example,) leaves of them."""
+    """A booster for rows (example, column) and targets (example,)."""
     settings = {**booster_settings(seed, threads), **(LARGE if large else {})}
-    data = xgboost.QuantileDMatrix(rows, targets, base_margin=margin, max_bin=settings["max_bin"], nthread=threads)
+    data = xgboost.QuantileDMatrix(rows, targets, max_bin=settings["max_bin"], nthread=threads)
     return xgboost.train(settings, data, num_boost_round=LARGE_ROUNDS if large else ROUNDS)
 
 

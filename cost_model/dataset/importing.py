@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,10 +66,34 @@ def import_stream(folder: DatasetFolder, name: str, items: Iterable[Item], origi
     return part.reports[0]
 
 
+def import_dataset(folder: DatasetFolder, other: DatasetFolder) -> list[FileReport]:
+    """Add the parts of another data set whose files are not there yet; raises NoDataset or WrongLayout."""
+    known = {report.identity for report in folder.reports()}
+    added: list[FileReport] = []
+    other.record_files()  # NoDataset
+    for part in other.parts():
+        if any(report.identity in known for report in part.reports):
+            continue
+        number = _next_number(folder)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        columns.check_layout(other.records_path(part.number), columns.RECORDS)
+        shutil.copyfile(other.records_path(part.number), folder.records_path(number))
+        if other.workloads_path(part.number).exists():
+            columns.check_layout(other.workloads_path(part.number), columns.WORKLOADS)
+            shutil.copyfile(other.workloads_path(part.number), folder.workloads_path(number))
+        folder.finish(Part(number, part.reports))
+        added += part.reports
+    return added
+
+
+def _next_number(folder: DatasetFolder) -> int:
+    return 1 + max((part.number for part in folder.parts()), default=0)
+
+
 @contextmanager
 def _new_part(folder: DatasetFolder, origin: Origin) -> Iterator[_PartWriter]:
     """A part that counts when the block has ended, and leaves nothing when it raises."""
-    number = 1 + max((part.number for part in folder.parts()), default=0)
+    number = _next_number(folder)
     folder.path.mkdir(parents=True, exist_ok=True)
     records_path, workloads_path = folder.records_path(number), folder.workloads_path(number)
     try:

@@ -44,30 +44,38 @@ def import_(
     dataset: Folder,
     logs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Ansor logs, MetaSchedule databases, or folders of them such as TenSet's measure_records."),
+        typer.Argument(help="Ansor logs, MetaSchedule databases, folders of them such as TenSet's, or data sets."),
     ] = None,
     records: Annotated[
         bool, typer.Option("--records", help="The records in the database that the settings name.")
+    ] = False,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="The data set that comes with crosstune and its model was trained on.")
     ] = False,
     source: Annotated[str | None, typer.Option(help="Whose these are; else the name of each log.")] = None,
     device: Annotated[str, typer.Option(help="The measured hardware, where a target only says `llvm`.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Import logs into a data set.
+    """Import logs, or other data sets, into a data set.
 
     What is not a record is counted, told with its line, and skipped. A file is imported once; a broken import goes on.
     """
-    if bool(logs) == records:
-        raise typer.BadParameter("give logs, or --records")
+    if not (logs or records or shipped):
+        raise typer.BadParameter("give logs, --records or --shipped")
     _need_pyarrow()
     from crosstune.cost_model.dataset.folder import DatasetFolder
-    from crosstune.cost_model.dataset.importing import Origin
+    from crosstune.cost_model.dataset.importing import Origin, import_dataset
+    from crosstune.cost_model.pretrained import dataset_folder
 
     folder = DatasetFolder(dataset)
-    if logs:
-        reports = [r for log in logs for r in _import_logs(folder, log, Origin(source or log.name, device))]
-    else:
-        reports = [_import_records(context, folder, Origin(source or "crosstune", device))]
+    reports = import_dataset(folder, DatasetFolder(dataset_folder())) if shipped else []
+    for log in logs or []:
+        if DatasetFolder(log).parts():
+            reports += import_dataset(folder, DatasetFolder(log))
+        else:
+            reports += _import_logs(folder, log, Origin(source or log.name, device))
+    if records:
+        reports.append(_import_records(context, folder, Origin(source or "crosstune", device)))
     _tell(reports, as_json)
 
 
@@ -176,7 +184,8 @@ def prune(
 ) -> None:
     """Write a smaller data set.
 
-    Failures and exact duplicates go first. Prune training data only, never what a model is tested on.
+    Failures, exact duplicates and held-out networks go first. Prune training data only, never what a model is tested
+    on.
     """
     _need_pyarrow()
     from crosstune.cost_model.dataset import pruning
@@ -189,7 +198,8 @@ def prune(
     if as_json:
         print_json(report.to_json())
         return
-    rows = [(name, f"{getattr(report, name):,}") for name in ("records", "failures", "duplicates", "kept")]
+    names = ("records", "failures", "duplicates", "held_out", "kept")
+    rows = [(name.replace("_", " "), f"{getattr(report, name):,}") for name in names]
     print_table(None, ("", ""), rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ import pytest
 from crosstune.cost_model.dataset import columns, importing
 from crosstune.cost_model.dataset.columns import Writer, WrongLayout, check_layout
 from crosstune.cost_model.dataset.folder import DatasetFolder, NoDataset
-from crosstune.cost_model.dataset.importing import AlreadyImported, Origin, import_files, import_stream
+from crosstune.cost_model.dataset.importing import (
+    AlreadyImported,
+    Origin,
+    import_dataset,
+    import_files,
+    import_stream,
+)
 from crosstune.cost_model.dataset.statistics import count
 from crosstune.cost_model.formats.record import Fault, Item, Record, WorkloadRow
 from crosstune.cost_model.formats.sources import SourceFile, record_files
@@ -137,6 +144,20 @@ def test_a_database_is_imported_once(folder: DatasetFolder) -> None:
     with pytest.raises(AlreadyImported, match="another folder"):
         import_stream(folder, "database", items, ORIGIN)
     assert len(rows(folder)) == 1
+
+
+def test_a_data_set_is_added_to_another_once(folder: DatasetFolder, tmp_path: Path) -> None:
+    own = DatasetFolder(tmp_path / "own")
+    import_files(own, logs(tmp_path, 2), Origin("own"))
+    import_files(folder, record_files([DATA]), ORIGIN)
+    before = rows(own)
+    assert sum(report.records for report in import_dataset(own, folder)) == 28
+    assert import_dataset(own, folder) == []
+    assert rows(own) == before + rows(folder)
+    assert len(own.workload_files()) == 1
+    assert own.totals() == folder.totals() + Counter(files=2, records=6)
+    with pytest.raises(NoDataset):
+        import_dataset(own, DatasetFolder(tmp_path / "empty"))
 
 
 def test_statistics_count_by_source_and_target(folder: DatasetFolder) -> None:

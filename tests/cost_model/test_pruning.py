@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from crosstune.cost_model.dataset import columns
 from crosstune.cost_model.dataset.columns import Writer
 from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport, NotEmpty, Part
+from crosstune.cost_model.dataset.importing import Origin, import_stream
 from crosstune.cost_model.dataset.pruning import prune
+from crosstune.cost_model.dataset.reading import modules
 from crosstune.cost_model.dataset.statistics import count
+from crosstune.cost_model.formats.record import Item, Record, WorkloadRow
 from crosstune.cost_model.pruning.methods import METHODS, LabelStratified, NearDuplicates, RandomShare, TaskDiverse
 from crosstune.cost_model.pruning.samples import Samples
 from crosstune.cost_model.tokens.schedule import SUMMARY_WIDTH, summary, tokens
@@ -116,6 +119,21 @@ def test_a_pruned_data_set_holds_whole_rows_and_says_what_was_dropped(
     assert all(row in whole and row["invalidity"] is None for row in kept)
     assert report.parameters["share"] == 0.5
     assert count(result)["records"] == report.kept  # it is a data set like any other
+
+
+def test_a_pruned_data_set_has_the_programs_of_its_workloads_and_nothing_that_is_held_out(tmp_path: Path) -> None:
+    whole, result = DatasetFolder(tmp_path / "whole"), DatasetFolder(tmp_path / "pruned")
+    for source in ("one", "two"):
+        items: list[Item] = [WorkloadRow(name, "conv2d", f"{source} {name}") for name in ("w", "failed", "held out")]
+        for number in range(10):
+            record = Record("ansor", "v0.6", "w", "{}", f'[["PR",0,0,"{number}"]]', (0.1 + number,), None, None, number)
+            items += [record, record._replace(workload="failed", latencies_s=(), invalidity="compile")]
+            items.append(record._replace(workload="held out", held_out=True))
+        import_stream(whole, "log", items, Origin(source))
+    report = prune(whole, result, RandomShare(0.5), seed=0)
+    assert (report.records, report.failures, report.held_out, report.kept) == (60, 20, 20, 10)
+    assert modules(result) == {("one", "w"): "one w", ("two", "w"): "two w"}
+    assert not any(row["held_out"] for path in result.record_files() for row in pq.read_table(path).to_pylist())
 
 
 def test_a_folder_that_holds_a_data_set_is_not_written_over(folder: DatasetFolder) -> None:

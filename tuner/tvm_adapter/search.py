@@ -1,9 +1,10 @@
 """A round's search: draft many schedules, lower the promising ones, propose the best.
 
 Drafts are drawn and bred in plain Python from the design spaces that TVM's schedule rules generate. A small model over
-decisions (trained on this workload's own records) picks which drafts are worth lowering; the ranker over statement
-features picks which programs are worth measuring. While nothing is known, random drafts go straight through. What is
-lowered but not proposed is kept for the next round, where ranking it again costs next to nothing.
+decisions picks which drafts are worth lowering: it learns from this workload's own records, then from what the ranker
+says of the programs lowered so far. The ranker picks which programs are worth measuring. While it has no opinion,
+drafts go straight through. What is lowered but not proposed is kept for the next round, where ranking it again costs
+next to nothing.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from crosstune.tuner.tvm_adapter.lowered import Lowered, Lowerer
 from crosstune.tuner.tvm_adapter.schedule import load_module, trace_json
 from crosstune.tuner.tvm_adapter.target import tvm_target
 
-SHORTLIST = 1.5
-"""New programs to lower for each one measured, once the ranker has an opinion; those kept from before come on top."""
-FIRST_SHORTLIST = 4.0
-"""The same as long as nothing was measured: drafts are then drawn blindly, and only the ranker tells them apart."""
+SHORTLIST = 4.0
+"""New programs to lower in each generation for each one measured, when the ranker has an opinion; those kept from
+before come on top."""
+GENERATIONS = 2
+"""Of new programs in a round: what the ranker says of one tells which drafts to lower in the next."""
 EXPLORING_SHARE = 0.1
 """Proposals drawn at random although the ranker has an opinion."""
 STALE_BATCHES = 3
@@ -43,6 +45,8 @@ MAX_KEPT = 1024
 MAX_THREADS = 8
 
 Result = TypeVar("Result")
+Scored = tuple[Lowered, float | None]
+"""A program and what the ranker says of it, if it can."""
 
 
 def propose(request: SearchRequest) -> Proposals:
@@ -138,8 +142,24 @@ class _Round:
 
     def _searched(self, room: int) -> list[Proposal]:
         ranker = self._timed("fit", self._fitted_ranker)
-        shortlist = SHORTLIST if any(map(has_verdict, self.request.known)) else FIRST_SHORTLIST
-        fresh = self._fresh(math.ceil(room * shortlist) if ranker.informed else room)
+        drafter = self._timed(
+            "fit", lambda: Drafter(self.session.spaces, self.request.known, self.session.tried, self.random)
+        )
+        if not ranker.informed:
+            pool = self._grown(drafter, room)
+            self.dry = self.dry and len(pool) <= room
+            return [self._proposal(each, None, "search") for each in pool[:room]]
+        for generation in range(GENERATIONS):
+            pool = self._grown(drafter, math.ceil(room * SHORTLIST))
+            scored = self._timed("rank", lambda: self._scored(ranker, pool))  # noqa: B023
+            if generation + 1 < GENERATIONS and not self.dry:
+                self._timed("fit", lambda: self._teach(drafter, scored))  # noqa: B023
+        self.dry = self.dry and len(pool) <= room
+        return [self._proposal(each, score, "search") for each, score in self._picked(scored, room)]
+
+    def _grown(self, drafter: Drafter, want: int) -> list[Lowered]:
+        """Up to `want` programs lowered now, the last drafted first, then those that were kept and never proposed."""
+        fresh = self._fresh(drafter, want)
         kept = [
             each
             for each in self.session.kept.values()
@@ -147,18 +167,10 @@ class _Round:
         ]
         self.session.kept.update({each.schedule_sha256: each for each in fresh})
         self._forget_old()
-        pool = [*fresh, *kept]
-        self.dry = self.dry and len(pool) <= room
-        if not ranker.informed:
-            return [self._proposal(each, None, "search") for each in pool[:room]]
-        picked = self._timed("rank", lambda: self._ranked(ranker, pool, room))
-        return [self._proposal(each, score, "search") for each, score in picked]
+        return [*fresh, *kept]
 
-    def _fresh(self, want: int) -> list[Lowered]:
+    def _fresh(self, drafter: Drafter, want: int) -> list[Lowered]:
         """Programs lowered now, unlike any that is known or kept; fewer than `want` when the spaces are dry."""
-        drafter = self._timed(
-            "fit", lambda: Drafter(self.session.spaces, self.request.known, self.session.tried, self.random)
-        )
         unwanted = set(self.unwanted)
         for each in self.session.kept.values():
             unwanted |= {each.schedule_sha256, each.module_sha256}
@@ -183,19 +195,25 @@ class _Round:
         traces = [drafter.spaces[draft.space].trace(draft.decisions) for draft in drafts]
         return self.session.lowerer.lower(traces, self.random.randrange(2**30), unwanted)
 
-    def _ranked(self, ranker: Ranker, pool: list[Lowered], room: int) -> list[tuple[Lowered, float | None]]:
-        """The best by score, and a few at random; programs without features come last."""
+    def _scored(self, ranker: Ranker, pool: list[Lowered]) -> list[Scored]:
+        """The best first; programs without features come last."""
         described = [(each, each.features) for each in pool if each.features is not None]
         contexts = [self._context(each.trace) for each, _ in described]
         scores = ranker.score([features for _, features in described], contexts)
-        scored: list[tuple[Lowered, float | None]] = [
-            (described[position][0], float(scores[position]))
-            for position in sorted(range(len(described)), key=lambda position: -scores[position])
-        ]
-        scored += [(each, None) for each in pool if each.features is None]
+        order = sorted(range(len(described)), key=lambda position: -scores[position])
+        scored: list[Scored] = [(described[position][0], float(scores[position])) for position in order]
+        return scored + [(each, None) for each in pool if each.features is None]
+
+    def _picked(self, scored: list[Scored], room: int) -> list[Scored]:
+        """The best, and a few at random."""
         exploring = min(math.floor(room * EXPLORING_SHARE), max(0, len(scored) - room))
         picked, rest = scored[: room - exploring], scored[room - exploring :]
         return picked + self.random.sample(rest, min(exploring, len(rest)))
+
+    def _teach(self, drafter: Drafter, scored: list[Scored]) -> None:
+        """Let the drafter look at drafts as the ranker looks at programs."""
+        told = [(each.trace, score) for each, score in scored if score is not None]
+        drafter.learn([trace for trace, _ in told], [score for _, score in told])
 
     def _fitted_ranker(self) -> Ranker:
         ranker = make_ranker(self.request.ranker, self.request.seed)

@@ -90,6 +90,17 @@ def test_a_drafter_with_records_prefers_what_was_fast() -> None:
     assert inner[len(inner) // 2] >= 16
 
 
+def test_a_drafter_breeds_on_what_it_is_told_before_anything_was_measured() -> None:
+    space = Space([TRACE[0][:3], [[1, [1, 2, 3, 8 * 64]], [2, 0]]])
+    random = Random(5)
+    drafter = Drafter([space], [], set(), Random(1))
+    drawn = [space.draw(random) for _ in range(64)]
+    scores = [float(made[0][-1]) if isinstance(made[0], tuple) else 0.0 for made in drawn]
+    drafter.learn([space.trace(made) for made in drawn], scores)
+    inner = sorted(draft.decisions[0][-1] for draft in drafter.more(40, set()) if isinstance(draft.decisions[0], tuple))
+    assert inner[len(inner) // 2] >= 16
+
+
 def test_schedules_from_elsewhere_open_spaces_of_their_own() -> None:
     foreign = [[["GetSBlock", [], ["c", "main"], ["b0"]], *TRACE[0][1:]], TRACE[1]]
     drafter = Drafter([Space(TRACE)], [known(foreign, 1e-3)], set(), Random(0))
