@@ -53,7 +53,7 @@ from crosstune.tuner.describing import describe
 COLLECTED = Path(__file__).parent.parent / "cost_model" / "pretrained" / "collected"
 ANSOR_LINES = Path(__file__).parent.parent / "tests" / "cost_model" / "data" / "bennu_x86_matmul.ansor.json"
 IMPORTED_LINES = 60_000
-EPOCHS = 8
+EPOCHS = 4
 CANDIDATES = 512
 TIMINGS = 20
 LEAST_PROGRAMS = 24

@@ -39,6 +39,8 @@ GENERATIONS = 2
 """Of new programs in a round: what the ranker says of one tells which drafts to lower in the next."""
 EXPLORING_SHARE = 0.1
 """Proposals drawn at random although the ranker has an opinion."""
+ALIKE = 2
+"""Schedules that differ in no more decisions than that are alike: measuring both teaches little."""
 STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
 MAX_KEPT = 1024
@@ -205,9 +207,18 @@ class _Round:
         return scored + [(each, None) for each in pool if each.features is None]
 
     def _picked(self, scored: list[Scored], room: int) -> list[Scored]:
-        """The best, and a few at random."""
+        """The best, no two of them alike as long as there are others, and a few at random."""
         exploring = min(math.floor(room * EXPLORING_SHARE), max(0, len(scored) - room))
-        picked, rest = scored[: room - exploring], scored[room - exploring :]
+        picked: list[Scored] = []
+        alike: list[Scored] = []
+        for one in scored:
+            if len(picked) == room - exploring:
+                break
+            near = any(differing_decisions(one[0].trace, other[0].trace) <= ALIKE for other in picked)
+            (alike if near else picked).append(one)
+        picked += alike[: room - exploring - len(picked)]
+        taken = {each.schedule_sha256 for each, _ in picked}
+        rest = [one for one in scored if one[0].schedule_sha256 not in taken]
         return picked + self.random.sample(rest, min(exploring, len(rest)))
 
     def _teach(self, drafter: Drafter, scored: list[Scored]) -> None:
@@ -253,6 +264,14 @@ class _Round:
         result = work()
         self.clock[phase] += time.perf_counter() - started
         return result
+
+
+def differing_decisions(one: TraceJson, other: TraceJson) -> float:
+    """How many decisions tell two schedules apart; infinitely many when their instructions differ."""
+    if one[0] != other[0]:
+        return math.inf
+    decided, others = dict(map(tuple, one[1])), dict(map(tuple, other[1]))
+    return sum(decided.get(index) != others.get(index) for index in decided.keys() | others.keys())
 
 
 def usable(features: bytes | None) -> TypeGuard[bytes]:

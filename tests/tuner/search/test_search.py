@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -154,6 +155,26 @@ def test_search_learns_from_what_was_measured(kernels: Kernels, target_spec: Tar
         known += [measured(candidate, innermost(candidate)) for candidate in found.candidates]
     assert medians[-1] < 0.7 * medians[0]
     assert any(candidate.predicted_score is not None for candidate in found.candidates)
+
+
+def test_schedules_are_told_apart_by_their_decisions(kernels: Kernels, target_spec: TargetSpec) -> None:
+    instructions, decisions = propose(a_request(kernels["matmul"](16, 16, 16), target_spec)).candidates[-1].trace
+    index, decision = next(one for one in decisions if isinstance(one[1], list))
+    changed = [[at, decision[::-1] if at == index else made] for at, made in decisions]
+    assert differing_decisions([instructions, decisions], [instructions, decisions]) == 0
+    assert differing_decisions([instructions, decisions], [instructions, changed]) == (decision != decision[::-1])
+    assert differing_decisions([instructions, decisions], [instructions, decisions[1:]]) == 1
+    assert differing_decisions([instructions, decisions], [instructions[1:], decisions]) == math.inf
+
+
+def test_a_batch_is_spread_over_different_schedules(kernels: Kernels, target_spec: TargetSpec) -> None:
+    """With an opinion from the first round on, all proposals would else be the best one's neighbours."""
+    found = propose(a_request(kernels["matmul"](64, 64, 64), target_spec, trials=17)).candidates[1:]
+    assert all(one.predicted_score is not None for one in found)
+    near = [
+        differing_decisions(one.trace, other.trace) <= ALIKE for one, other in itertools.combinations(found[:15], 2)
+    ]
+    assert not any(near)
 
 
 def test_examples_of_other_workloads_give_the_first_round_an_opinion(kernels: Kernels, target_spec: TargetSpec) -> None:
