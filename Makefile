@@ -58,7 +58,7 @@ pretrained: training
 	$(BIN)/crosstune dataset import --dataset $(PRETRAINING)/plain cost_model/pretrained/collected/*/ $(LOGS)
 	$(BIN)/crosstune dataset describe --dataset $(PRETRAINING)/plain --out $(PRETRAINING)/described
 	$(BIN)/crosstune dataset prune --dataset $(PRETRAINING)/described --out $(SHIPPED) --keep $(KEEP) \
-	  --method label-stratified
+	  --method stratified-distinct
 	$(BIN)/crosstune model train --dataset $(SHIPPED) --out cost_model/pretrained/model
 
 benchmarks: setup

@@ -28,6 +28,7 @@ from benchmarks.cost_model_cases import Case, cases_of
 from benchmarks.cost_model_claims import Scores, ranking_claims
 from benchmarks.report import Claim
 from crosstune.cost_model.attention.batches import program_batch
+from crosstune.cost_model.attention.elsewhere import ElsewhereTrees
 from crosstune.cost_model.attention.model import AttentionModel
 from crosstune.cost_model.attention.prepared import prepare
 from crosstune.cost_model.attention.scoring import Scorer
@@ -195,12 +196,16 @@ def scoring_ms(groups: Sequence[Group]) -> list[float]:
         save(Path(folder), AttentionModel(), Trees.trained([one], 0), {})
         scorer = Scorer(Path(folder), threads=os.cpu_count() or 1)
 
-    def times_ms(chosen: Sequence[Program]) -> list[float]:
+    taught = ElsewhereTrees(group.hardware, [each for each in groups if each.workload == group.workload])
+
+    def score(chosen: Sequence[Program]) -> None:
         evidence = (one.batch.evidence[places], one.batch.evidence_mask[places])
-        return [
-            1e3 * _timed(lambda: scorer.score(program_batch(chosen, group.hardware, group.shape, *evidence)))
-            for _ in range(1 + TIMINGS)
-        ][1:]
+        batch = program_batch(chosen, group.hardware, group.shape, *evidence)
+        elsewhere = taught.expect(batch.kinds, batch.values, batch.step_mask)
+        scorer.score(replace(batch, elsewhere=elsewhere))
+
+    def times_ms(chosen: Sequence[Program]) -> list[float]:
+        return [1e3 * _timed(lambda: score(chosen)) for _ in range(1 + TIMINGS)][1:]
 
     drafts = [replace(each, statements=None) for each in programs]
     lowered = [replace(each, schedule=tokens([])) for each in programs]

@@ -36,7 +36,7 @@ CLAIMED_SHARE = 0.25
 """At which pruning is compared with chance."""
 WORKLOADS = (0.5, 0.25)
 """Of the workloads: how much others would help."""
-PRUNED_BY = ("random", "representative-diverse-uncertain")
+PRUNED_BY = ("random", "stratified-distinct")
 WHOLE, MIXED = "kept 100 %", "with GPU logs"
 TRAINING_ONLY = frozenset({"amd-epyc-zen-4-first"})
 """Collected with an earlier graph pipeline, without repeats: learnt from, never tested on."""

@@ -155,6 +155,7 @@ class Bench:
         return row
 
     def _run(self, workload: Workload, ranker: str, seed: int) -> list[Program]:
+        self.rounds.close()  # a search child keeps what it lowered: another run must not profit from it
         for old in self.folder.glob("run.db*"):
             old.unlink()
         database = TuningDatabase(self.folder / "run.db", self.spec, self.known)

@@ -89,7 +89,8 @@ def run(
 ) -> dict[str, list[GroupScore]]:
     """Scores of each method on the test groups. Validation groups are taken from the training groups alone."""
     learns = set(methods) & {*MASKS, SHUFFLED, "segment-sum"}
-    given = training_set(task.train if learns else (), settings.seed)
+    looks = SHUFFLED in learns or any("evidence" not in MASKS[name] for name in learns & set(MASKS))
+    given = training_set(task.train if learns else (), settings.seed, looks)
     found: dict[str, list[GroupScore]] = {}
     test = [replace(one, batch=given.trees.expect(one.batch)) for one in prepare(task.test, task.known)]
 
@@ -172,11 +173,18 @@ class TrainingSet:
     trees: Trees
 
 
-def training_set(groups: Sequence[Group], seed: int) -> TrainingSet:
-    """All that is not held out, each with evidence from the rest and with what trees expect that never saw it."""
+def training_set(groups: Sequence[Group], seed: int, with_evidence: bool = True) -> TrainingSet:
+    """All that is not held out, each with evidence from the rest and with what trees expect that never saw it.
+
+    `with_evidence`: False spares the work where no model looks at it.
+    """
     trainable = [group for group in groups if not group.held_out]
     fitted, validation = _validation(trainable, seed)
     threads = torch.get_num_threads()
-    prepared = out_of_fold([*prepare(fitted, fitted), *prepare(validation, trainable)], seed, threads)
+    ready = [
+        *prepare(fitted, fitted if with_evidence else ()),
+        *prepare(validation, trainable if with_evidence else ()),
+    ]
+    prepared = out_of_fold(ready, seed, threads)
     trees = Trees.trained(prepared, seed, threads=threads)
     return TrainingSet(prepared[: len(fitted)], prepared[len(fitted) :], trees)

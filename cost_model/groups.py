@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crosstune.cost_model.features import Matrix
 from crosstune.cost_model.tokens.hardware import HardwareToken
-from crosstune.cost_model.tokens.schedule import ScheduleTokens
+from crosstune.cost_model.tokens.schedule import ScheduleTokens, padded, schedule_rows
 from crosstune.cost_model.tokens.workload import WorkloadToken
 
 LEAST_SPREAD = 0.05
@@ -49,6 +49,16 @@ class Group:
     programs: list[Program] = field(default_factory=list)
     repeated_s: dict[str, float] = field(default_factory=dict)
     """Second latencies by a program's identity."""
+    _schedules: NDArray[np.float32] | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def schedules(self) -> NDArray[np.float32]:
+        """(programs, d): each schedule's primitives one by one, then summed by kind. Worked out once, since every other
+        target asks for it."""
+        if self._schedules is None or len(self._schedules) != len(self.programs):
+            steps = padded([program.schedule for program in self.programs])
+            self._schedules = schedule_rows(steps.kinds, steps.values, steps.mask)
+        return self._schedules
 
     @property
     def labels(self) -> NDArray[np.float64]:

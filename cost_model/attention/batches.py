@@ -13,11 +13,12 @@ from crosstune.cost_model.features import STATEMENT_COLUMNS, VECTOR_LENGTH, Matr
 from crosstune.cost_model.groups import Group, Program
 from crosstune.cost_model.tokens import evidence
 from crosstune.cost_model.tokens.hardware import HARDWARE_WIDTH, HardwareToken
+from crosstune.cost_model.tokens.schedule import padded
 from crosstune.cost_model.tokens.vocabulary import WIDTH
 from crosstune.cost_model.tokens.workload import WORKLOAD_WIDTH, WorkloadToken
 
-STATEMENTS, STEPS = 12, 56
-"""Tokens of a program at most; later ones are cut. There is room for one at least, so that no axis is empty."""
+STATEMENTS = 12
+"""Of a program at most; later ones are cut. There is room for one at least, so that no axis is empty."""
 MOST_BLOCKS = 32
 BATCH_LAYOUT = 2
 """Raised when what a model is fed changes; models of another layout are refused."""
@@ -95,7 +96,7 @@ def group_batch(group: Group, others: Sequence[Group], taught: ElsewhereTrees | 
     tokens, mask = evidence.evidence(group, others)
     taught = taught or ElsewhereTrees(group.hardware, others)
     batch = program_batch(group.programs, group.hardware, group.shape, tokens, mask)
-    return replace(batch, elsewhere=taught.expect([one.schedule for one in group.programs]))
+    return replace(batch, elsewhere=taught.expect(batch.kinds, batch.values, batch.step_mask))
 
 
 def program_batch(
@@ -107,24 +108,21 @@ def program_batch(
 ) -> Batch:
     count = len(programs)
     statements, statement_mask = _padded_statements([one.statements for one in programs])
-    steps = max(1, max((min(STEPS, len(one.schedule)) for one in programs), default=1))
-    batch = replace(
-        empty_batch(count, 1, steps),
+    steps = padded([one.schedule for one in programs])
+    return replace(
+        empty_batch(count, 1, 1),
         hardware=np.repeat(hardware[None], count, axis=0),
         workload=np.repeat(workload[None], count, axis=0),
         statements=statements,
         statement_mask=statement_mask,
         summary=vectors(statements, statement_mask),
+        kinds=steps.kinds,
+        blocks=np.minimum(steps.blocks, MOST_BLOCKS - 1),
+        values=steps.values,
+        step_mask=steps.mask,
         evidence=evidence_tokens,
         evidence_mask=evidence_mask,
     )
-    for row, program in enumerate(programs):
-        length = min(steps, len(program.schedule))
-        batch.kinds[row, :length] = program.schedule.kinds[:length]
-        batch.blocks[row, :length] = np.minimum(program.schedule.blocks[:length], MOST_BLOCKS - 1)
-        batch.values[row, :length] = program.schedule.values[:length]
-        batch.step_mask[row, :length] = True
-    return batch
 
 
 def _padded_statements(matrices: Sequence[Matrix | None]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES
 from crosstune.cost_model.groups import Group, standardised
-from crosstune.cost_model.tokens.evidence import vectors
 from crosstune.cost_model.tokens.hardware import HardwareToken, distance
-from crosstune.cost_model.tokens.schedule import ScheduleTokens, summary
+from crosstune.cost_model.tokens.schedule import schedule_rows
 
 TARGETS = 8
 """That are learnt from, the nearest; all count alike, since the hardware is told."""
@@ -50,23 +49,24 @@ class ElsewhereTrees:
         near = sorted(others, key=lambda one: distance(hardware, one.hardware))[:TARGETS]
         if sum(len(one.programs) for one in near) < FEWEST_EXAMPLES:
             return
-        rows = np.concatenate([_rows([each.schedule for each in one.programs], one.hardware) for one in near])
+        rows = np.concatenate([_rows(one.schedules, one.hardware) for one in near])
         expected = np.concatenate([standardised(one.labels) for one in near])
         self._columns = np.flatnonzero(np.ptp(rows, axis=0))
         if len(self._columns) and np.ptp(expected):
             data = xgboost.QuantileDMatrix(rows[:, self._columns], expected, max_bin=SETTINGS["max_bin"], nthread=1)
             self._boosters = [xgboost.train({**SETTINGS, "seed": bag}, data, ROUNDS) for bag in range(BAGS)]
 
-    def expect(self, schedules: Sequence[ScheduleTokens]) -> NDArray[np.float32]:
-        """(n,) deviations above the mean of the workload's schedules."""
-        if not self._boosters or not schedules:
-            return np.zeros(len(schedules), dtype=np.float32)
-        rows = _rows(schedules, self._hardware)[:, self._columns]
+    def expect(
+        self, kinds: NDArray[np.int64], values: NDArray[np.float32], mask: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """(n,) for padded schedules: deviations above the mean of the workload's schedules."""
+        if not self._boosters or not len(kinds):
+            return np.zeros(len(kinds), dtype=np.float32)
+        rows = _rows(schedule_rows(kinds, values, mask), self._hardware)[:, self._columns]
         found: NDArray[np.float32] = np.mean([each.inplace_predict(rows) for each in self._boosters], axis=0)
         return found
 
 
-def _rows(schedules: Sequence[ScheduleTokens], hardware: HardwareToken) -> NDArray[np.float32]:
+def _rows(schedules: NDArray[np.float32], hardware: HardwareToken) -> NDArray[np.float32]:
     """(n, columns)"""
-    summed = np.stack([summary(one) for one in schedules])
-    return np.concatenate([vectors(schedules), summed, np.repeat(hardware[None], len(schedules), axis=0)], axis=1)
+    return np.concatenate([schedules, np.repeat(hardware[None], len(schedules), axis=0)], axis=1)

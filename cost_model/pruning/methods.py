@@ -6,8 +6,10 @@ All see the labels of what they are given, which must be training data: never pr
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -81,6 +83,34 @@ class LabelStratified:
 
 
 @dataclass(frozen=True, slots=True)
+class StratifiedDistinct:
+    """As label-stratified, but of each stretch a program that is not kept for another task yet, where there is one.
+
+    Collections measure the same programs on several targets; what one more target says of a program teaches less than
+    another program does.
+    """
+
+    name: ClassVar[str] = "stratified-distinct"
+    needs_features: ClassVar[bool] = True
+    share: float
+
+    def keep(self, samples: Samples, chance: np.random.Generator) -> Indices:
+        kept: Counter[bytes] = Counter()
+        return _per_task(samples, lambda group: self._of_task(group, samples, kept, chance))
+
+    def _of_task(self, group: Indices, samples: Samples, kept: Counter[bytes], chance: np.random.Generator) -> Indices:
+        ordered = group[np.argsort(-samples.labels[group], kind="stable")]
+        programs = [samples.features[index].tobytes() for index in ordered]
+        edges = np.linspace(0, len(ordered), _count(len(group), self.share) + 1).round().astype(np.int64)
+        chosen = [0]  # the fastest is what a model must know
+        for first, last in pairwise(edges[1:]):
+            places = chance.permutation(np.arange(first, last))
+            chosen.append(min(places, key=lambda place: kept[programs[place]]))
+        kept.update(programs[place] for place in chosen)
+        return ordered[_sorted(np.array(chosen))]
+
+
+@dataclass(frozen=True, slots=True)
 class NearDuplicates:
     """Of each task the programs that differ most: from its fastest on, always the one farthest from those chosen."""
 
@@ -144,6 +174,7 @@ METHODS: dict[str, Callable[[float], Method]] = {
     RandomShare.name: RandomShare,
     TaskDiverse.name: TaskDiverse,
     LabelStratified.name: LabelStratified,
+    StratifiedDistinct.name: StratifiedDistinct,
     NearDuplicates.name: NearDuplicates,
     RepresentativeDiverseUncertain.name: RepresentativeDiverseUncertain,
 }

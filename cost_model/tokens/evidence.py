@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from crosstune.cost_model.groups import Group
 from crosstune.cost_model.tokens.hardware import HARDWARE_WIDTH, distance
-from crosstune.cost_model.tokens.schedule import ScheduleTokens
-from crosstune.cost_model.tokens.vocabulary import WIDTH
+from crosstune.cost_model.tokens.schedule import STEP_COLUMNS
 
 EVIDENCE = 4
 """Targets that are looked at, the nearest first."""
@@ -23,8 +22,6 @@ FACTS = 3
 """Beside the hardware's difference: relative speed there, unlikeness of the schedule, unlikeness of the hardware."""
 EVIDENCE_WIDTH = HARDWARE_WIDTH + FACTS
 SPEED, SCHEDULE_DISTANCE, HARDWARE_DISTANCE = HARDWARE_WIDTH, HARDWARE_WIDTH + 1, HARDWARE_WIDTH + 2
-LONGEST = 48
-"""Steps that are compared."""
 Tokens = NDArray[np.float32]
 """(programs, EVIDENCE, EVIDENCE_WIDTH)"""
 Mask = NDArray[np.bool_]
@@ -37,27 +34,16 @@ def evidence(group: Group, others: Sequence[Group]) -> tuple[Tokens, Mask]:
     found = np.zeros((count, EVIDENCE, EVIDENCE_WIDTH), dtype=np.float32)
     mask = np.zeros((count, EVIDENCE), dtype=bool)
     nearest = sorted(others, key=lambda other: distance(group.hardware, other.hardware))[:EVIDENCE]
-    own = vectors([program.schedule for program in group.programs]) if nearest else None
     for position, other in enumerate(nearest):
-        if own is None or not other.programs:
+        if not other.programs or not count:
             continue
-        place, unlike = _most_similar(own, vectors([program.schedule for program in other.programs]))
+        place, unlike = _most_similar(group.schedules[:, :STEP_COLUMNS], other.schedules[:, :STEP_COLUMNS])
         found[:, position, :HARDWARE_WIDTH] = other.hardware - group.hardware
         found[:, position, SPEED] = other.labels[place]
         found[:, position, SCHEDULE_DISTANCE] = unlike
         found[:, position, HARDWARE_DISTANCE] = distance(group.hardware, other.hardware)
         mask[:, position] = True
     return found, mask
-
-
-def vectors(schedules: Sequence[ScheduleTokens]) -> NDArray[np.float32]:
-    """(schedules, d): kinds and values of the steps one after the other, for comparing schedules of one workload."""
-    found = np.zeros((len(schedules), LONGEST, 1 + WIDTH), dtype=np.float32)
-    for row, schedule in zip(found, schedules, strict=True):
-        length = min(LONGEST, len(schedule))
-        row[:length, 0] = 4.0 * schedule.kinds[:length]
-        row[:length, 1:] = schedule.values[:length]
-    return found.reshape(len(schedules), -1)
 
 
 def _most_similar(

@@ -28,6 +28,7 @@ class PruningMethod(StrEnum):
     RANDOM = "random"
     TASK_DIVERSE = "task-diverse"
     LABEL_STRATIFIED = "label-stratified"
+    STRATIFIED_DISTINCT = "stratified-distinct"
     NEAR_DUPLICATES = "near-duplicates"
     REPRESENTATIVE_DIVERSE_UNCERTAIN = "representative-diverse-uncertain"
 

@@ -20,7 +20,14 @@ from crosstune.cost_model.dataset.pruning import prune
 from crosstune.cost_model.dataset.reading import modules
 from crosstune.cost_model.dataset.statistics import count
 from crosstune.cost_model.formats.record import Item, Record, WorkloadRow
-from crosstune.cost_model.pruning.methods import METHODS, LabelStratified, NearDuplicates, RandomShare, TaskDiverse
+from crosstune.cost_model.pruning.methods import (
+    METHODS,
+    LabelStratified,
+    NearDuplicates,
+    RandomShare,
+    StratifiedDistinct,
+    TaskDiverse,
+)
 from crosstune.cost_model.pruning.samples import Samples
 from crosstune.cost_model.tokens.schedule import SUMMARY_WIDTH, summary, tokens
 from crosstune.cost_model.tokens.vocabulary import Kind, Step
@@ -49,7 +56,9 @@ def test_every_method_keeps_about_its_share_of_different_programs(name: str, siz
         assert set(given_samples.tasks[kept]) == set(given_samples.tasks)
 
 
-@pytest.mark.parametrize("name", ["label-stratified", "near-duplicates", "representative-diverse-uncertain"])
+@pytest.mark.parametrize(
+    "name", ["label-stratified", "stratified-distinct", "near-duplicates", "representative-diverse-uncertain"]
+)
 def test_the_fastest_of_each_task_stays(name: str) -> None:
     given_samples = samples([40, 25, 8])
     kept = set(METHODS[name](SHARE).keep(given_samples, np.random.default_rng(1)).tolist())
@@ -68,6 +77,16 @@ def test_strata_keep_the_shape_of_the_labels() -> None:
     kept = LabelStratified(0.1).keep(given_samples, np.random.default_rng(0))
     assert len(kept) == 100
     assert np.histogram(given_samples.labels[kept], 5, (0, 1))[0].min() >= 15
+
+
+def test_a_program_that_is_kept_for_one_task_is_not_kept_for_another_while_there_are_others() -> None:
+    """Two targets, the same forty programs on each, in the same order of speed."""
+    features = np.tile(np.arange(40, dtype=np.float32)[:, None], (2, 1))
+    given_samples = Samples(np.repeat([0, 1], 40), np.tile(np.linspace(1, 0, 40), 2), features)
+    kept = StratifiedDistinct(0.5).keep(given_samples, np.random.default_rng(0))
+    first, second = set(kept[kept < 40].tolist()), set((kept[kept >= 40] - 40).tolist())
+    assert len(first) == len(second) == 20
+    assert first & second == {0}  # the fastest stays everywhere
 
 
 def test_near_duplicates_go_first() -> None:

@@ -39,6 +39,9 @@ GENERATIONS = 2
 """Of new programs in a round: what the ranker says of one tells which drafts to lower in the next."""
 EXPLORING_SHARE = 0.1
 """Proposals drawn at random although the ranker has an opinion."""
+FIRST_EXPLORING_SHARE = 0.5
+"""The same while there are fewer than FEW_RECORDS: what records teach depends on how different they are."""
+FEW_RECORDS = 32
 ALIKE = 2
 """Schedules that differ in no more decisions than that are alike: measuring both teaches little."""
 STALE_BATCHES = 3
@@ -208,7 +211,9 @@ class _Round:
 
     def _picked(self, scored: list[Scored], room: int) -> list[Scored]:
         """The best, no two of them alike as long as there are others, and a few at random."""
-        exploring = min(math.floor(room * EXPLORING_SHARE), max(0, len(scored) - room))
+        few = sum(map(has_verdict, self.request.known)) < FEW_RECORDS
+        share = FIRST_EXPLORING_SHARE if few else EXPLORING_SHARE
+        exploring = min(math.floor(room * share), max(0, len(scored) - room))
         picked: list[Scored] = []
         alike: list[Scored] = []
         for one in scored:
@@ -271,7 +276,7 @@ def differing_decisions(one: TraceJson, other: TraceJson) -> float:
     if one[0] != other[0]:
         return math.inf
     decided, others = dict(map(tuple, one[1])), dict(map(tuple, other[1]))
-    return sum(decided.get(index) != others.get(index) for index in decided.keys() | others.keys())
+    return float(sum(bool(decided.get(index) != others.get(index)) for index in decided.keys() | others.keys()))
 
 
 def usable(features: bytes | None) -> TypeGuard[bytes]:
