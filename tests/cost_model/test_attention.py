@@ -38,6 +38,9 @@ from crosstune.cost_model.metrics import pairwise_accuracy_without_ties, top_k
 
 NO_TREES = Trees(())
 
+QUICKLY = 1e-3
+"""A learning rate for few steps on few programs."""
+
 
 def others(groups: list[Group], group: Group) -> list[Group]:
     return [one for one in groups if one.workload == group.workload and one.target != group.target]
@@ -62,7 +65,7 @@ def test_an_untrained_model_copies_the_order_of_the_nearest_target(groups: list[
 def test_a_trained_model_ranks_programs_of_workloads_that_it_has_never_seen(groups: list[Group]) -> None:
     fitted = [one for one in groups if one.workload not in ("w6", "w7")]
     unseen = [one for one in groups if one.workload in ("w6", "w7")]
-    trained = train(prepare(fitted, ()), (), Settings(epochs=12, loss="pairwise"))
+    trained = train(prepare(fitted, ()), (), Settings(epochs=12, loss="pairwise", learning_rate=QUICKLY))
     for one in prepare(unseen, ()):
         agreement = pairwise_accuracy_without_ties(score(trained.model, one.batch), one.labels)
         assert agreement is not None and agreement > 0.75
@@ -72,7 +75,7 @@ def test_a_trained_model_ranks_programs_of_workloads_that_it_has_never_seen(grou
 def test_shuffling_the_decisions_of_schedules_lowers_accuracy(groups: list[Group]) -> None:
     """With the schedule tokens alone: the model reads decisions, not only which primitives there are."""
     without = ("statements", "evidence")
-    trained = train(prepare(groups, ()), (), Settings(epochs=15, always_masked=without))
+    trained = train(prepare(groups, ()), (), Settings(epochs=15, always_masked=without, learning_rate=QUICKLY))
     chance = np.random.default_rng(1)
     right, shuffled = [], []
     for one in prepare(groups, ()):
