@@ -5,7 +5,7 @@ each, through the rounds of the service on databases of their own. Afterwards th
 are built anew and timed in alternation: which trial first came within 2 % of the best is judged by these latencies, not
 by those that the search saw. A run that never does counts as one trial more than it had.
 
-The logs are kept in `benchmarks/results/guided_search.json`; `benchmarks.cost_model` makes its claim from them.
+The logs are kept in `benchmarks/results/guided_search.json`.
 """
 
 from __future__ import annotations
