@@ -34,6 +34,8 @@ MASKS: dict[str, tuple[str, ...]] = {
 SHUFFLED = "shuffled-hardware"
 """The attention model, told of the hardware of some other target that it was trained on."""
 VALIDATION_SHARE = 0.15
+ALONE_RATE = 1e-3
+"""Learning rate of networks that have no trees to start from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,9 @@ def run(
 
     @cache
     def trained_without(masked: tuple[str, ...]) -> nn.Module:
-        trained = train(given.fitted, given.validation, replace(settings, always_masked=masked))
+        rate = ALONE_RATE if "statements" in masked else settings.learning_rate
+        chosen = replace(settings, always_masked=masked, learning_rate=rate)
+        trained = train(given.fitted, given.validation, chosen)
         tell(f"{task.name}: without {masked or 'nothing'} {trained.seconds:.0f} s, best epoch {trained.best_epoch}")
         return trained.model
 
@@ -109,7 +113,11 @@ def run(
             elsewhere = _shuffled(test, given.fitted, settings.seed)
             found[method] = [group_score(one.group, score(model, one.batch)) for one in elsewhere]
         elif method == "segment-sum":
-            trained = train(given.fitted, given.validation, replace(settings, model="segment_sum", drop={}))
+            trained = train(
+                given.fitted,
+                given.validation,
+                replace(settings, model="segment_sum", drop={}, learning_rate=ALONE_RATE),
+            )
             found[method] = [group_score(one.group, score(trained.model, one.batch)) for one in test]
         elif method == "xgboost":
             found[method] = xgboost_scores(task.train, task.test, settings.seed)

@@ -137,7 +137,7 @@ def test_skipped_lines_are_told_with_file_and_line(tmp_path: Path) -> None:
     ("arguments", "code", "told"),
     [
         (["import", "--dataset", "x"], 2, "--records"),
-        (["import", "--dataset", "x", "--records", "log.json"], 2, "--records"),
+        (["import", "--dataset", "x", "--records", "log.json"], 1, "log.json does not exist"),
         (["import", "--dataset", "x", "nowhere.json"], 1, "nowhere.json does not exist"),
         (["stats", "--dataset", "nowhere"], 1, "crosstune dataset import"),
     ],

@@ -48,11 +48,12 @@ def test_one_machine_stands_for_several_targets_that_it_can_measure(template: Te
 
 
 def test_a_virtual_machine_that_hides_features_tells_the_compiler(machine: Machine) -> None:
-    hiding = replace(machine, missing=("avx512f",))
+    others = [each for each in machine.runnable if each != machine.mcpu]
+    hiding = replace(machine, missing=("avx512f",), runnable=type(machine.runnable)(others))
     spec = targets.native(hiding)
     assert spec.mattr == ("-avx512f",)
     assert targets.can_measure(spec, hiding) is None
-    assert targets.can_measure(replace(spec, mattr=(), mcpu="znver5"), hiding) is not None
+    assert targets.can_measure(replace(spec, mattr=()), hiding) is not None
 
 
 @pytest.mark.parametrize(
