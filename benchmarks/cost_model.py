@@ -47,7 +47,7 @@ from crosstune.cost_model.evaluation import (
 )
 from crosstune.cost_model.formats.sources import record_files
 from crosstune.cost_model.groups import Group, Program
-from crosstune.cost_model.tokens.schedule import tokens
+from crosstune.cost_model.tokens.schedule import schedule_rows, tokens
 from crosstune.tuner.child import Template
 from crosstune.tuner.describing import describe
 
@@ -201,7 +201,7 @@ def scoring_ms(groups: Sequence[Group]) -> list[float]:
     def score(chosen: Sequence[Program]) -> None:
         evidence = (one.batch.evidence[places], one.batch.evidence_mask[places])
         batch = program_batch(chosen, group.hardware, group.shape, *evidence)
-        elsewhere = taught.expect(batch.kinds, batch.values, batch.step_mask)
+        elsewhere = taught.expect(schedule_rows(batch.kinds, batch.values, batch.step_mask))
         scorer.score(replace(batch, elsewhere=elsewhere))
 
     def times_ms(chosen: Sequence[Program]) -> list[float]:

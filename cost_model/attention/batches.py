@@ -94,9 +94,11 @@ def group_batch(group: Group, others: Sequence[Group], taught: ElsewhereTrees | 
     `taught`: trees that were trained on `others` before.
     """
     tokens, mask = evidence.evidence(group, others)
-    taught = taught or ElsewhereTrees(group.hardware, others)
     batch = program_batch(group.programs, group.hardware, group.shape, tokens, mask)
-    return replace(batch, elsewhere=taught.expect(batch.kinds, batch.values, batch.step_mask))
+    if not others:
+        return batch
+    taught = taught or ElsewhereTrees(group.hardware, others)
+    return replace(batch, elsewhere=taught.expect(group.schedules))
 
 
 def program_batch(

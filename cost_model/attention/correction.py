@@ -14,7 +14,7 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES, predict, train
+from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES, booster_settings, predict, train
 from crosstune.cost_model.ranker import Scores
 
 FOLDS = 4
@@ -24,18 +24,7 @@ WEIGHTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Of the corrected model against the records alone; the first of equals is taken."""
 BAGS = 2
 ROUNDS = 40
-SETTINGS = {
-    "objective": "reg:squarederror",
-    "tree_method": "hist",
-    "max_bin": 32,
-    "max_depth": 3,
-    "eta": 0.15,
-    "subsample": 0.7,
-    "colsample_bytree": 0.2,
-    "min_child_weight": 2.0,
-    "nthread": 1,
-    "verbosity": 0,
-}
+SETTINGS = {"max_depth": 3, "eta": 0.15, "subsample": 0.7, "colsample_bytree": 0.2, "min_child_weight": 2.0}
 """Shallow trees, averaged: with few records, deeper ones lose as much of the model's order as they gain."""
 Rows = NDArray[np.float32]
 """(n, VECTOR_LENGTH)"""
@@ -74,8 +63,8 @@ class _Fitted:
     def __init__(self, rows: Rows, scores: Scores, speeds: Speeds, seed: int) -> None:
         self._slope, self._level = _line(scores, speeds)
         margin = self._margin(scores)
-        data = xgboost.QuantileDMatrix(rows, speeds, base_margin=margin, max_bin=SETTINGS["max_bin"], nthread=1)
-        settings = [{**SETTINGS, "seed": BAGS * seed + bag} for bag in range(BAGS)]
+        settings = [{**booster_settings(BAGS * seed + bag, threads=1), **SETTINGS} for bag in range(BAGS)]
+        data = xgboost.QuantileDMatrix(rows, speeds, base_margin=margin, max_bin=settings[0]["max_bin"], nthread=1)
         self._correcting: Sequence[Any] = [xgboost.train(each, data, ROUNDS) for each in settings]
         self._alone = train(rows, speeds, seed, threads=1)
 

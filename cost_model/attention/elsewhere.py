@@ -15,27 +15,21 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES
+from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES, booster_settings
 from crosstune.cost_model.groups import Group, standardised
 from crosstune.cost_model.tokens.hardware import HardwareToken, distance
-from crosstune.cost_model.tokens.schedule import schedule_rows
 
 TARGETS = 8
 """That are learnt from, the nearest; all count alike, since the hardware is told."""
 BAGS = 2
 ROUNDS = 60
 SETTINGS = {
-    "objective": "reg:squarederror",
-    "tree_method": "hist",
-    "max_bin": 32,
     "max_depth": 4,
     "eta": 0.15,
     "subsample": 0.8,
     "colsample_bytree": 0.3,
     "min_child_weight": 2.0,
     "base_score": 0.0,
-    "nthread": 1,
-    "verbosity": 0,
 }
 
 
@@ -53,16 +47,15 @@ class ElsewhereTrees:
         expected = np.concatenate([standardised(one.labels) for one in near])
         self._columns = np.flatnonzero(np.ptp(rows, axis=0))
         if len(self._columns) and np.ptp(expected):
-            data = xgboost.QuantileDMatrix(rows[:, self._columns], expected, max_bin=SETTINGS["max_bin"], nthread=1)
-            self._boosters = [xgboost.train({**SETTINGS, "seed": bag}, data, ROUNDS) for bag in range(BAGS)]
+            settings = [{**booster_settings(bag, threads=1), **SETTINGS} for bag in range(BAGS)]
+            data = xgboost.QuantileDMatrix(rows[:, self._columns], expected, max_bin=settings[0]["max_bin"], nthread=1)
+            self._boosters = [xgboost.train(each, data, ROUNDS) for each in settings]
 
-    def expect(
-        self, kinds: NDArray[np.int64], values: NDArray[np.float32], mask: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """(n,) for padded schedules: deviations above the mean of the workload's schedules."""
-        if not self._boosters or not len(kinds):
-            return np.zeros(len(kinds), dtype=np.float32)
-        rows = _rows(schedule_rows(kinds, values, mask), self._hardware)[:, self._columns]
+    def expect(self, schedules: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n,) deviations above the mean of the workload's schedules; `schedules` (n, d) as `Group.schedules`."""
+        if not self._boosters or not len(schedules):
+            return np.zeros(len(schedules), dtype=np.float32)
+        rows = _rows(schedules, self._hardware)[:, self._columns]
         found: NDArray[np.float32] = np.mean([each.inplace_predict(rows) for each in self._boosters], axis=0)
         return found
 

@@ -71,13 +71,7 @@ class XgboostRanker:
         return predict(self._booster, rows)
 
 
-def train(
-    rows: NDArray[np.float32],
-    targets: NDArray[np.float32],
-    seed: int,
-    threads: int,
-    large: bool = False,
-) -> Any:
+def train(rows: NDArray[np.float32], targets: NDArray[np.float32], seed: int, threads: int, large: bool = False) -> Any:
     """A booster for rows (example, column) and targets (example,)."""
     settings = {**booster_settings(seed, threads), **(LARGE if large else {})}
     data = xgboost.QuantileDMatrix(rows, targets, max_bin=settings["max_bin"], nthread=threads)

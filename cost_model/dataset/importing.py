@@ -72,8 +72,8 @@ def import_dataset(folder: DatasetFolder, other: DatasetFolder) -> list[FileRepo
     added: list[FileReport] = []
     other.record_files()  # NoDataset
     for part in other.parts():
-        if any(report.identity in known for report in part.reports):
-            continue
+        if not part.reports or any(report.identity in known for report in part.reports):
+            continue  # a pruned part may hold nothing
         number = _next_number(folder)
         folder.path.mkdir(parents=True, exist_ok=True)
         columns.check_layout(other.records_path(part.number), columns.RECORDS)

@@ -92,16 +92,18 @@ def _clean(table: pa.Table, counts: Counter[str]) -> Indices:
     clean: list[int] = []
     names = (*TASK, "trace", "invalidity", "held_out")
     for index, (*task, trace, invalidity, held_out) in enumerate(columns.rows(table, names)):
-        key = hashlib.blake2b("\0".join([*task, trace]).encode(), digest_size=16).digest()
         if invalidity is not None:
             counts["failures"] += 1
-        elif key in seen:
+            continue
+        key = hashlib.blake2b("\0".join([*task, trace]).encode(), digest_size=16).digest()
+        if key in seen:
             counts["duplicates"] += 1
+            continue
+        seen.add(key)
+        if held_out:
+            counts["held_out"] += 1
         else:
-            seen.add(key)
-            counts["held_out"] += bool(held_out)
-            if not held_out:
-                clean.append(index)
+            clean.append(index)
     return np.asarray(clean, dtype=np.int64)
 
 

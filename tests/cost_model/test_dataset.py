@@ -14,7 +14,7 @@ import pytest
 
 from crosstune.cost_model.dataset import columns, importing
 from crosstune.cost_model.dataset.columns import Writer, WrongLayout, check_layout
-from crosstune.cost_model.dataset.folder import DatasetFolder, NoDataset
+from crosstune.cost_model.dataset.folder import DatasetFolder, NoDataset, Part
 from crosstune.cost_model.dataset.importing import (
     AlreadyImported,
     Origin,
@@ -155,6 +155,9 @@ def test_a_data_set_is_added_to_another_once(folder: DatasetFolder, tmp_path: Pa
     assert import_dataset(own, folder) == []
     assert rows(own) == before + rows(folder)
     assert len(own.workload_files()) == 1
+    folder.finish(Part(2, []))  # as pruning leaves where nothing is kept
+    parts = own.parts()
+    assert import_dataset(own, folder) == [] and own.parts() == parts
     assert own.totals() == folder.totals() + Counter(files=2, records=6)
     with pytest.raises(NoDataset):
         import_dataset(own, DatasetFolder(tmp_path / "empty"))

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any, TypeGuard, TypeVar
 
@@ -156,9 +157,9 @@ class _Round:
             return [self._proposal(each, None, "search") for each in pool[:room]]
         for generation in range(GENERATIONS):
             pool = self._grown(drafter, math.ceil(room * SHORTLIST))
-            scored = self._timed("rank", lambda: self._scored(ranker, pool))  # noqa: B023
+            scored = self._timed("rank", partial(self._scored, ranker, pool))
             if generation + 1 < GENERATIONS and not self.dry:
-                self._timed("fit", lambda: self._teach(drafter, scored))  # noqa: B023
+                self._timed("fit", partial(self._teach, drafter, scored))
         self.dry = self.dry and len(pool) <= room
         return [self._proposal(each, score, "search") for each, score in self._picked(scored, room)]
 
@@ -276,7 +277,7 @@ def differing_decisions(one: TraceJson, other: TraceJson) -> float:
     if one[0] != other[0]:
         return math.inf
     decided, others = dict(map(tuple, one[1])), dict(map(tuple, other[1]))
-    return float(sum(bool(decided.get(index) != others.get(index)) for index in decided.keys() | others.keys()))
+    return len([index for index in decided.keys() | others.keys() if decided.get(index) != others.get(index)])
 
 
 def usable(features: bytes | None) -> TypeGuard[bytes]:
