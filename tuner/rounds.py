@@ -1,8 +1,9 @@
 """A round: propose, build, measure a few dozen candidates of one workload, and hand back every attempt.
 
 A round holds no state that matters: everything it needs is in the request, so it may be killed anywhere and run again.
-What is timed is timed alone on the device (`measuring` is held), first quickly with hot caches, then, for what could
-win, with cold weights and enough repeats for a median, after its output was compared with the unscheduled program.
+What is timed is timed alone on the device (`measuring` is held), first quickly with hot caches, what is near the best a
+second time, when the others have been timed in between, then, for what could win, with cold weights and enough repeats
+for a median, after its output was compared with the unscheduled program.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.contracts import (
@@ -25,6 +27,10 @@ from crosstune.tuner.contracts import (
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Proposal, Searcher
 
+LOOKS = 2
+LOOK_RATIO = 1.5
+"""A quick latency within this factor of the best quick one is measured LOOKS times, apart in time: on a shared machine
+one program's latency wanders by 5 to 8 % within seconds, and the records' order is what the ranker learns from."""
 CONTENDER_RATIO = 1.15
 """A quick latency within this factor of the best quick one earns a full measurement: cold weights reorder that much."""
 NEAR_BEST_RATIO = 1.1
@@ -43,8 +49,10 @@ class Trial:
 
     @property
     def quick_s(self) -> float | None:
-        times = [median(a.latencies_s) for a in self.attempts if a.quality is Quality.QUICK and a.latencies_s]
-        return min(times) if times else None
+        """The mean over the quick measurements, as the record will be ranked."""
+        quick = [each for each in self.attempts if each.quality is Quality.QUICK and each.latencies_s]
+        believed = [each for each in quick if not each.disturbed] or quick
+        return fmean(median(each.latencies_s) for each in believed) if believed else None
 
     @property
     def full_s(self) -> float | None:
@@ -83,7 +91,7 @@ class RoundRunner:
     """Runs rounds on this machine with children of one template; one round at a time."""
 
     def __init__(self, searcher: Searcher, builder: Builder, runner: Runner, passes: int = 1) -> None:
-        """`passes`: quick measurements of each candidate, apart in time, for labels that are to be learnt from."""
+        """`passes`: quick measurements of every candidate, however slow, for labels that are to be learnt from."""
         self._searcher, self._builder, self._runner, self._passes = searcher, builder, runner, passes
 
     def run(self, request: RoundRequest, measuring: Measuring, should_stop: ShouldStop) -> RoundResult:
@@ -153,15 +161,16 @@ class RoundRunner:
     ) -> tuple[bool, float | None]:
         before_s = self._runner.settle(request.target)
         best_quick_s = _best(known.quick_s for known in request.known)
-        for trial in (trial for _ in range(self._passes) for trial in trials):
-            if should_stop():
-                return True, before_s
-            if trial.built is None or trial.censored:
-                continue
-            attempt = self._runner.measure(trial.built, request, Quality.QUICK, best_quick_s)
-            self._note(trial, attempt)
-            if trial.quick_s is not None:
-                best_quick_s = min(trial.quick_s, best_quick_s or trial.quick_s)
+        for look in range(max(LOOKS, self._passes)):
+            most_s = LOOK_RATIO * best_quick_s if best_quick_s is not None and look >= self._passes else float("inf")
+            for trial in trials:
+                if should_stop():
+                    return True, before_s
+                if trial.built is None or trial.censored or (trial.quick_s or 0.0) > most_s:
+                    continue
+                self._note(trial, self._runner.measure(trial.built, request, Quality.QUICK, best_quick_s))
+                if trial.quick_s is not None:
+                    best_quick_s = min(trial.quick_s, best_quick_s or trial.quick_s)
         stopped = self._measure_contenders(request, trials, best_quick_s, should_stop)
         after_s = self._runner.reference(request.target)
         return stopped, max(before_s, after_s)

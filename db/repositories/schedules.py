@@ -264,10 +264,10 @@ def examples(connection: Connection, target_key: int, feature_layout: int, limit
 
 
 def _quick_s() -> Any:
-    """A record's latency with hot caches: null where it has none that was undisturbed."""
+    """A record's latency with hot caches, the mean over all measurements: null where it has none that was undisturbed."""
     quick = aliased(Measurement)
     return (
-        select(func.min(quick.latency_s))
+        select(func.avg(quick.latency_s))
         .where(quick.record_key == Record.key, quick.quality == QUICK, quick.status == Status.VALID)
         .correlate(Record)
         .scalar_subquery()

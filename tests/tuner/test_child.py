@@ -190,6 +190,28 @@ def test_spawning_is_quick_and_leaves_nothing_open(template: Template) -> None:
     assert sorted(durations_s)[10] < 0.2
 
 
+STARTS_A_THREAD = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+
+
+def preloaded(before: str) -> subprocess.CompletedProcess[str]:
+    """What a template loads before it forks, after `before`."""
+    script = f"{before}\nfrom crosstune.tuner.child_template import _preload\n_preload()\nimport sklearn; print(sklearn)"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+
+
+def test_an_installed_scikit_learn_is_not_loaded_with_its_threads(tmp_path: Path) -> None:
+    """xgboost imports it wherever it is there, and with it pyarrow, which starts a thread."""
+    (tmp_path / "sklearn.py").write_text(STARTS_A_THREAD)
+    found = preloaded(f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    assert str(tmp_path) in found.stdout, found.stderr
+
+
+def test_a_template_with_threads_refuses_to_fork_and_names_them() -> None:
+    found = preloaded(STARTS_A_THREAD)
+    assert found.returncode != 0
+    assert "threads run after preloading: ['" in found.stderr
+
+
 def test_a_template_that_cannot_start_says_why(tmp_path: Path) -> None:
     script = tmp_path / "broken.sh"
     script.write_text("#!/bin/sh\necho no sandbox here >&2\nexit 1\n")

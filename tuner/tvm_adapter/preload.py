@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from crosstune.tuner.tvm_adapter.without_torch import torch_hidden
+from crosstune.tuner.tvm_adapter.hidden import hidden
 
 TVM_VERSION = "0.27.0.post1"
 FFI_BELOW = (0, 1, 15)
@@ -42,7 +42,7 @@ def preload() -> None:
     check_versions()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a numpy pool in the parent would not survive the fork
     _answer_frozen_modules_at_once()
-    with torch_hidden():
+    with hidden("torch"):
         import tvm
     import tvm.relax
     import tvm.s_tir

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from crosstune.tuner.tvm_adapter.without_torch import torch_hidden
+from crosstune.tuner.tvm_adapter.hidden import hidden
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,7 +41,7 @@ def start_runtime(threads: int) -> None:
     spec = find_spec("tvm")
     if spec is None or spec.origin is None:
         raise RuntimeUnusable("apache-tvm is not installed in this environment")
-    with torch_hidden():
+    with hidden("torch"):
         import tvm_ffi
     from tvm_ffi.libinfo import load_lib_ctypes
 
