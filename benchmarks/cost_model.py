@@ -81,7 +81,7 @@ def main() -> None:
         "cost_model",
         command(seeds, options.only, options.logs is not None),
         [*ranking_claims(scores, groups), *timed_claims(scoring_ms(groups), import_rate())],
-        {**facts, "methods": table(scores), "ceiling": ceiling(groups)},
+        {**facts, "sources": sources(groups), "methods": table(scores), "ceiling": ceiling(groups)},
         2,
         options.quick,
     )
@@ -163,6 +163,16 @@ def timed_claims(score_ms: list[float], rates: list[float]) -> list[Claim]:
         Claim("score_512_ms", median(score_ms), "ms", 50, "lower", (min(score_ms), max(score_ms)), len(score_ms)),
         Claim("import_lines_per_s", median(rates), "1/s", 20_000, "higher", (min(rates), max(rates)), len(rates)),
     ]
+
+
+def sources(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """What each collection holds."""
+    found = []
+    for name in sorted({one.source for one in groups}):
+        own = [one for one in groups if one.source == name]
+        facts = {"targets": len({one.target for one in own}), "workloads": len({one.workload for one in own})}
+        found.append({"source": name, **facts, "programs": sum(len(one.programs) for one in own)})
+    return found
 
 
 def table(scores: Scores) -> list[dict[str, Any]]:

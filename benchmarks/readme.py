@@ -13,6 +13,8 @@ from benchmarks.report import RESULTS, Claim
 README = Path(__file__).resolve().parents[1] / "README.md"
 COST_MODEL_PAGE = README.parent / "docs" / "cost-model.md"
 DEMO, CLAIMS, FIGURES, COST_MODEL = "demo", "claims", "figures", "cost_model"
+SOURCE_COLUMNS = ("source", "targets", "workloads", "programs")
+"""Of what was collected: one row for each collection, in groups that are large enough to be ranked."""
 """The blocks that are filled: what stands between `<!-- name -->` and `<!-- /name -->`."""
 RIGHT, LEFT = "---:", "---"
 ABSENT = "-"
@@ -55,6 +57,8 @@ def cost_model_block(report: Report) -> str:
         f"workloads in {data['groups']} groups, {seeds} seeds. Means and 95 % intervals over workloads; "
         "a case is a group with one seed."
     )
+    sources = [tuple(str(one[name]) for name in SOURCE_COLUMNS) for one in data["sources"]]
+    collected = _table(SOURCE_COLUMNS, (LEFT, RIGHT, RIGHT, RIGHT), sources)
     ceiling = data["ceiling"]
     noise = (
         f"The noise ceiling, over {ceiling['groups']:.0f} groups: pairwise {ceiling['pairwise']:.3f}, "
@@ -72,7 +76,7 @@ def cost_model_block(report: Report) -> str:
         for row in data["methods"]
     ]
     columns = ("split", "method", "cases", "pairwise", "top-1", "top-5")
-    return "\n\n".join([where, noise, _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows)])
+    return "\n\n".join([where, collected, noise, _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows)])
 
 
 def _interval(value: Mapping[str, float]) -> str:

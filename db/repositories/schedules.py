@@ -264,7 +264,7 @@ def examples(connection: Connection, target_key: int, feature_layout: int, limit
 
 
 def _quick_s() -> Any:
-    """A record's latency with hot caches, the mean over all measurements: null where it has none that was undisturbed."""
+    """A record's latency with hot caches, the mean of its measurements: null where none was undisturbed."""
     quick = aliased(Measurement)
     return (
         select(func.avg(quick.latency_s))

@@ -195,7 +195,9 @@ STARTS_A_THREAD = "import threading; threading.Thread(target=threading.Event().w
 
 def preloaded(before: str) -> subprocess.CompletedProcess[str]:
     """What a template loads before it forks, after `before`."""
-    script = f"{before}\nfrom crosstune.tuner.child_template import _preload\n_preload()\nimport sklearn; print(sklearn)"
+    script = (
+        f"{before}\nfrom crosstune.tuner.child_template import _preload\n_preload()\nimport sklearn; print(sklearn)"
+    )
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
 
 

@@ -24,7 +24,7 @@ from crosstune.tuner.contracts import (
     ShouldStop,
     median,
 )
-from crosstune.tuner.rounds import RoundRunner
+from crosstune.tuner.rounds import LOOK_RATIO, LOOKS, RoundRunner
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
 from crosstune.tuner.targets import detect_machine, native
@@ -112,6 +112,27 @@ def test_a_round_measures_the_default_first_and_checks_what_becomes_best(
     assert checked.conditions["checked"] and checked.conditions["cold"]
     assert checked.conditions["threads"] == request_.target.cores
     assert set(result.timings_s) == {"search", "build", "wait_for_device", "run"}
+
+
+def test_what_is_near_the_best_is_timed_twice_and_what_is_far_from_it_once(
+    rounds: RoundRunner, request_: RoundRequest
+) -> None:
+    first = run(rounds, request_)
+    best = min((looks(one) for one in first.candidates if looks(one)), key=quick_s)
+    assert len(best) == LOOKS
+    near = quick_s(best) / (1.3 * LOOK_RATIO)  # what no candidate comes near
+    faster = replace(known(first)[0], quick_s=near)
+    second = run(rounds, replace(request_, known=(faster, *known(first)[1:]), seed=2))
+    assert all(len(looks(one)) <= 1 for one in second.candidates)
+
+
+def looks(candidate: CandidateResult) -> list[Attempt]:
+    hot = [one for one in candidate.attempts if one.quality in (Quality.QUICK, Quality.CENSORED)]
+    return [one for one in hot if not one.disturbed]
+
+
+def quick_s(attempts: Sequence[Attempt]) -> float:
+    return median(attempts[0].latencies_s)
 
 
 def test_a_second_round_proposes_nothing_that_is_known(rounds: RoundRunner, request_: RoundRequest) -> None:
