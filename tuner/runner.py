@@ -97,9 +97,9 @@ class Runner:
 
     def settle(self, target: TargetSpec) -> float:
         """Wait until the reference kernels are as fast as they should be, or patience ends; their latency then."""
+        latency_s = self.reference(target)
         began_s = time.monotonic()
         most_s = min(SETTLE_S, self._patience * (began_s - self._since_s) - self._waited_s)
-        latency_s = self.reference(target)
         while self.disturbed(latency_s) and time.monotonic() - began_s < most_s:
             shake(sorted(os.sched_getaffinity(0))[: target.cores])
             latency_s = self.reference(target)
