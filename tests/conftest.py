@@ -130,15 +130,22 @@ class Make:
     def target(self, connection: Connection, name: str = "here") -> TargetRow:
         return targets.register(connection, identity=sha("target", name), name=name, spec={"mcpu": name})[0]
 
-    def workload(self, connection: Connection, graph: str = "conv", tvm_version: str = "0.27") -> WorkloadRow:
+    def workload(
+        self,
+        connection: Connection,
+        graph: str = "conv",
+        tvm_version: str = "0.27",
+        name: str | None = None,
+        sizes: Sequence[int] = (1, 8),
+    ) -> WorkloadRow:
         return workloads.get_or_create(
             connection,
             sha256=sha("workload", graph, tvm_version),
             version_free_key=sha("graph", graph),
-            name=graph,
+            name=name or graph,
             module=f'{{"module": "{graph}"}}',
             flops=1e6,
-            args=[["float32", [1, 8]]],
+            args=[["float32", list(sizes)]],
             output_count=1,
             tvm_version=tvm_version,
             pipeline_version=1,

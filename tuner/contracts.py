@@ -204,6 +204,8 @@ class RoundRequest:
     attributes: dict[str, Any] = field(default_factory=dict)
     """What is known of the target's hardware."""
     elsewhere: tuple[MeasuredElsewhere, ...] = ()
+    near: tuple[TraceJson, ...] = ()
+    """Fast schedules of workloads like this one, the most promising first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,7 @@ class CandidateResult:
     predicted_score: float | None
     attempts: tuple[Attempt, ...]
     source: str = "search"
-    """search | default | transfer"""
+    """search | default | transfer (the same workload elsewhere) | neighbour (a workload like it)"""
 
 
 @dataclass(frozen=True, slots=True)

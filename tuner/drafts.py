@@ -72,6 +72,18 @@ class Tile:
                 return tuple(factors)
         return self.draw(random)
 
+    def fitted(self, decision: Decision) -> Decision:
+        """The factors of a loop of another extent, each inner one brought to the nearest that divides this."""
+        if not isinstance(decision, tuple) or len(decision) != self.parts:
+            return None
+        rest, factors = self.extent, []
+        most = self.max_innermost
+        for wanted in reversed(decision[1:]):
+            fitting = [one for one in divisors(rest) if one <= max(1, most)]
+            factors.append(min(fitting, key=lambda one: abs(math.log(one / wanted))))
+            rest, most = rest // factors[-1], rest
+        return (rest, *reversed(factors))
+
     def _fits(self, factors: Sequence[int]) -> bool:
         return factors[-1] <= max(1, self.max_innermost)
 
@@ -99,6 +111,9 @@ class Choice:
         others = [index for index in range(self.count) if index != decision]
         return random.choice(others) if others else decision
 
+    def fitted(self, decision: Decision) -> Decision:
+        return decision if isinstance(decision, int) and decision < self.count else 0
+
     def columns(self, decision: Decision) -> list[float]:
         return [float(decision)] if isinstance(decision, int) else [math.nan]
 
@@ -119,6 +134,9 @@ class Place:
 
     def change(self, decision: Decision, random: Random) -> Decision:
         return None
+
+    def fitted(self, decision: Decision) -> Decision:
+        return decision if isinstance(decision, int) else None
 
     def columns(self, decision: Decision) -> list[float]:
         return [float(decision)] if isinstance(decision, int) else [math.nan]
@@ -146,6 +164,7 @@ class Space:
     def __init__(self, trace: TraceJson) -> None:
         self.instructions: list[Any] = trace[0]
         self.key = instructions_key(trace)
+        self._structure = structure(trace)
         self._fixed = {int(index): decision for index, decision in trace[1]}
         self.slots: dict[int, Slot] = {}
         """Instruction index -> what may be decided there."""
@@ -195,6 +214,13 @@ class Space:
         made = {int(index): decision for index, decision in trace[1]}
         return tuple(_frozen(made.get(index)) for index in self.slots)
 
+    def fitted(self, trace: TraceJson) -> tuple[Decision, ...] | None:
+        """The decisions of another workload's schedule brought to this space; None where it is made differently."""
+        if structure(trace) != self._structure:
+            return None
+        made = {int(index): decision for index, decision in trace[1]}
+        return tuple(slot.fitted(_frozen(made.get(index))) for index, slot in self.slots.items())
+
     def columns(self, decisions: tuple[Decision, ...]) -> list[float]:
         """Decisions as numbers for a model: tile factors as log2."""
         slots = zip(self.slots.values(), decisions, strict=True)
@@ -215,6 +241,13 @@ def vectors(spaces: Sequence[Space], drafts: Sequence[Draft], width: int) -> lis
 def instructions_key(trace: TraceJson) -> str:
     """Equal for traces that differ in decisions only."""
     return sha256_json(trace[0])
+
+
+def structure(trace: TraceJson) -> tuple[Any, ...]:
+    """Equal for schedules that are made alike, of whatever sizes: the same primitives on the same blocks in the same
+    order, with as many tiles."""
+    telling = {"GetSBlock": slice(None), "SamplePerfectTile": slice(0, 1)}
+    return tuple((name, *map(str, attributes[telling.get(name, slice(0, 0))])) for name, _, attributes, _ in trace[0])
 
 
 def _slot(instruction: Any, decision: Any) -> Slot | None:

@@ -41,7 +41,7 @@ class Proposal:
     predicted_score: float | None
     """Higher = faster within this round; None while the ranker has no opinion."""
     source: str
-    """search | default | transfer"""
+    """See CandidateResult."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,7 @@ def request_to_json(request: RoundRequest) -> dict[str, Any]:
         "ranker": request.ranker,
         "attributes": request.attributes,
         "elsewhere": [one.to_json() for one in request.elsewhere],
+        "near": request.near,
     }
 
 
@@ -155,6 +156,7 @@ class SearchRequest:
     default_only: str
     attributes: dict[str, Any]
     elsewhere: tuple[MeasuredElsewhere, ...]
+    near: tuple[TraceJson, ...]
 
 
 def request_from_json(value: dict[str, Any]) -> SearchRequest:
@@ -173,6 +175,7 @@ def request_from_json(value: dict[str, Any]) -> SearchRequest:
         default_only=value["default_only"],
         attributes=value["attributes"],
         elsewhere=tuple(MeasuredElsewhere.from_json(one) for one in value["elsewhere"]),
+        near=tuple(value["near"]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text
 from sqlalchemy.orm import aliased
 
-from crosstune.db.codec import hex_or_none, unpack_json
+from crosstune.db.codec import digest, hex_or_none, unpack_json
 from crosstune.db.judging import CENSORED, FULL, QUICK, Status
+from crosstune.db.repositories import workloads
 from crosstune.db.tables import Measurement, Record, Target, Workload
 
 BEST_RECORDS = text("records.status = 'valid' AND records.latency_s IS NOT NULL")
@@ -172,6 +174,51 @@ def seeds(
         .limit(limit)
     )
     return [_best_schedule(row) for row in rows]
+
+
+def near(
+    connection: Connection, target_key: int, workload_key: int, project_key: int, most: int, per_workload: int
+) -> list[BestSchedule]:
+    """Good schedules of the `most` workloads that are most like this one and have some: the same operators on other
+    sizes. The `per_workload` fastest of each on this target, on others where there are none, the most alike first."""
+    wanted = workloads.get_by_key(connection, workload_key)
+    row_number = func.row_number().over(
+        partition_by=Record.workload_key, order_by=(Record.target_key != target_key, Record.quality, Record.latency_s)
+    )
+    ranked = (
+        select(Record.key, Record.workload_key, Workload.args, row_number.label("place"))
+        .join(Workload, Workload.key == Record.workload_key)
+        .where(
+            Workload.name == wanted.name,
+            Workload.version_free_key != digest(wanted.version_free_key),
+            Workload.pipeline_version == wanted.pipeline_version,
+            BEST_RECORDS,
+            Record.quality.in_([FULL, QUICK]),
+            _visible(project_key),
+        )
+        .subquery()
+    )
+    rows = list(connection.execute(select(ranked).where(ranked.c.place <= per_workload)))
+    distances = {row.workload_key: unlikeness(row.args, wanted.args) for row in rows}
+    nearest = sorted((far, key) for key, far in distances.items() if far < math.inf)[:most]
+    order = {key: place for place, (_, key) in enumerate(nearest)}
+    chosen = {row.key: (order[row.workload_key], row.place) for row in rows if row.workload_key in order}
+    found = connection.execute(
+        _best_columns(Workload.key)
+        .join_from(Record, Workload, Workload.key == Record.workload_key)
+        .join(Target, Target.key == Record.target_key)
+        .where(Record.key.in_(chosen))
+    )
+    return [_best_schedule(row) for row in sorted(found, key=lambda row: chosen[row.record_key])]
+
+
+def unlikeness(one: Any, other: Any) -> float:
+    """How far apart the sizes of two workloads' arguments are, in powers of two summed over all; infinite where they
+    have other types or numbers of dimensions. `[[dtype, [sizes]], …]` each."""
+    if [(dtype, len(sizes)) for dtype, sizes in one] != [(dtype, len(sizes)) for dtype, sizes in other]:
+        return math.inf
+    pairs = zip(one, other, strict=True)
+    return sum(abs(math.log2(max(a, 1) / max(b, 1))) for x, y in pairs for a, b in zip(x[1], y[1], strict=True))
 
 
 def known(connection: Connection, target_key: int, workload_key: int, feature_layout: int | None) -> list[KnownRecord]:

@@ -26,7 +26,9 @@ class RecordOut(Out):
     status: str = Field(description="valid, provisional, imported or withdrawn")
     invalidity: str | None = Field(None, description="Why there is no latency.")
     permanent: bool = Field(description="True when the schedule is never tried again.")
-    source: str = Field(description="search, transfer, default or import")
+    source: str = Field(
+        description="search, transfer (from another target), neighbour (like workload), default, import"
+    )
     tvm_version: str
     measurements: int = Field(description="Attempts behind the verdict.")
     updated_at: Time

@@ -40,6 +40,8 @@ EXAMPLES = 1500
 """Newest measured programs of the target that the ranker learns from: trains in some tenths of a second."""
 SEEDS_PER_TARGET, MOST_SEEDS = 2, 4
 """Schedules of the same workload on other targets that a first round tries."""
+NEAREST, PER_NEAREST = 8, 2
+"""Workloads like the one of a round, and schedules of each, that its first round starts from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,12 @@ def round_request(
 ) -> RoundRequest:
     """A round with everything that the database knows of the workload and of programs on the target.
 
-    The first round of a workload also starts from its best schedules on other targets.
+    The first round of a workload also starts from its best schedules on other targets, and from those of the workloads
+    that are most like it.
     """
     known = schedules.known(connection, target_key, workload_key, FEATURE_LAYOUT)
     seeds = [] if known else _seeds(connection, target_key, workload_key, project_key)
+    near = [] if known else schedules.near(connection, target_key, workload_key, project_key, NEAREST, PER_NEAREST)
     examples = schedules.examples(connection, target_key, FEATURE_LAYOUT, EXAMPLES)
     elsewhere = schedules.elsewhere(connection, target_key, workload_key, project_key, EVIDENCE_PER_TARGET)
     return RoundRequest(
@@ -141,6 +145,7 @@ def round_request(
         ranker=ranker,
         attributes=known_attributes(connection, target_key),
         elsewhere=_elsewhere(connection, elsewhere),
+        near=tuple(one.trace for one in near),
     )
 
 

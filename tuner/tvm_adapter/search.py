@@ -45,6 +45,8 @@ FIRST_EXPLORING_SHARE = 0.5
 FEW_RECORDS = 32
 ALIKE = 2
 """Schedules that differ in no more decisions than that are alike: measuring both teaches little."""
+NEIGHBOURS = 4
+"""Schedules of workloads like this one in its first round, however the ranker sees them beside others."""
 STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
 MAX_KEPT = 1024
@@ -148,9 +150,23 @@ class _Round:
 
     def _searched(self, room: int) -> list[Proposal]:
         ranker = self._timed("fit", self._fitted_ranker)
-        drafter = self._timed(
-            "fit", lambda: Drafter(self.session.spaces, self.request.known, self.session.tried, self.random)
-        )
+        known, near = self.request.known, self.request.near
+        drafter = self._timed("fit", lambda: Drafter(self.session.spaces, known, self.session.tried, self.random, near))
+        neighbours = self._neighbours(drafter, ranker, min(NEIGHBOURS, room // 2))
+        return neighbours + self._found(drafter, ranker, room - len(neighbours))
+
+    def _neighbours(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
+        """The most promising schedules of workloads like this one; the others are kept."""
+        drafts = drafter.neighbours(self.unwanted)
+        traces = [drafter.spaces[draft.space].trace(draft.decisions) for draft in drafts]
+        pool = self.session.lowerer.lower(traces, self.random.randrange(2**30), self.unwanted)
+        self.session.kept.update({each.schedule_sha256: each for each in pool})
+        scored: list[Scored] = [(each, None) for each in pool]
+        if ranker.informed:
+            scored = self._timed("rank", partial(self._scored, ranker, pool))
+        return [self._proposal(each, score, "neighbour") for each, score in scored[:room]]
+
+    def _found(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         if not ranker.informed:
             pool = self._grown(drafter, room)
             self.dry = self.dry and len(pool) <= room

@@ -110,3 +110,50 @@ def test_schedules_from_elsewhere_open_spaces_of_their_own() -> None:
 def test_seeds_and_lost_devices_do_not_block_a_schedule() -> None:
     seed = KnownSchedule(TRACE, "seed", None, None, None)
     assert unwanted_hashes([seed, known(TRACE, 1.0)]) == {"1.0"}
+
+
+LIKE: TraceJson = [
+    [
+        ["GetSBlock", [], ["b", "main"], ["b0"]],
+        ["SamplePerfectTile", ["l1"], [4, 64], ["v1", "v2", "v3", "v4"]],
+        ["SampleCategorical", [], [[0, 16, 64], [0.5, 0.25, 0.25]], ["v5"]],
+        ["SampleComputeLocation", ["b0"], [], ["l6"]],
+    ],
+    [[1, [7, 1, 4, 16]], [2, 1], [3, 2]],
+]
+"""Of a workload like TRACE's, whose loop is 448 long where that of TRACE is 48."""
+
+
+def test_a_schedule_of_a_like_workload_is_brought_to_this_ones_sizes() -> None:
+    assert Space(TRACE).fitted(LIKE) == ((1, 1, 3, 16), 1, 2)
+    assert Space(LIKE).fitted(TRACE) == ((7, 2, 4, 8), 0, -1)  # its fourth choice is none of these three
+
+
+def test_a_schedule_fits_its_own_space_as_it_is() -> None:
+    assert Space(TRACE).fitted(TRACE) == Space(TRACE).decisions_of(TRACE)
+
+
+def test_a_schedule_that_is_made_differently_does_not_fit() -> None:
+    assert Space(TRACE).fitted([[*TRACE[0], ["Unroll", ["l2"], [], []]], TRACE[1]]) is None
+    other_block = [["GetSBlock", [], ["pad", "main"], ["b0"]], *TRACE[0][1:]]
+    assert Space(TRACE).fitted([other_block, TRACE[1]]) is None
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 5), st.integers(0, 2**30))
+def test_fitted_factors_are_factors_of_the_loop_they_are_fitted_to(one: int, other: int, parts: int, seed: int) -> None:
+    fitted = Tile(one, parts, 64).fitted(Tile(other, parts, 64).draw(Random(seed)))
+    assert isinstance(fitted, tuple) and len(fitted) == parts
+    assert math.prod(fitted) == one
+    assert fitted[-1] <= 64
+    assert Tile(one, parts, 64).fitted(fitted) == fitted
+
+
+def test_drafts_start_from_schedules_of_like_workloads() -> None:
+    space, tried = Space(TRACE), set[Draft]()
+    drafter = Drafter([space], [], tried, Random(0), [LIKE, LIKE])
+    (start,) = drafter.neighbours(set())
+    assert start.decisions == space.fitted(LIKE)
+    assert drafter.neighbours(set()) == []  # tried once
+    children = drafter.more(40, set())
+    same = [sum(a == b for a, b in zip(draft.decisions, start.decisions, strict=True)) for draft in children]
+    assert sum(same) > 20  # random ones share few

@@ -218,6 +218,15 @@ def test_a_seed_from_elsewhere_is_tried_first_and_repaired_if_it_must(
     assert [candidate.source for candidate in found.candidates][:3] == ["default", "transfer", "search"]
 
 
+def test_a_first_round_starts_from_schedules_of_like_workloads(kernels: Kernels, target_spec: TargetSpec) -> None:
+    like = propose(a_request(kernels["matmul"](64, 64, 64), target_spec, trials=8)).candidates[1:]
+    other = propose(a_request(kernels["conv2d"](8, 4, 4), target_spec, trials=3)).candidates[-1]
+    near = (*(one.trace for one in like), other.trace)
+    found = propose(replace(a_request(kernels["matmul"](96, 64, 32), target_spec, trials=12), near=near))
+    sources = [candidate.source for candidate in found.candidates]
+    assert sources == ["default"] + ["neighbour"] * search.NEIGHBOURS + ["search"] * (11 - search.NEIGHBOURS)
+
+
 def test_a_damaged_seed_is_passed_over(kernels: Kernels, target_spec: TargetSpec) -> None:
     seed = KnownSchedule([[["Frobnicate", [], [], []]], []], "2" * 64, None, None, None)
     found = propose(replace(a_request(kernels["matmul"](16, 16, 16), target_spec), known=(seed,)))
