@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from crosstune.cost_model.attention.correction import Correction
+from crosstune.cost_model.attention.correction import Correction, taking_turns
 from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES
 from crosstune.cost_model.features import VECTOR_LENGTH
 from crosstune.cost_model.metrics import pairwise_accuracy_without_ties
@@ -32,6 +32,18 @@ def test_records_teach_what_the_model_does_not_see() -> None:
     correction.fit(rows, scores, speeds)
     rows, scores, speeds = records(100, seed=1)
     assert accuracy(correction.applied(rows, scores), speeds) > accuracy(scores, speeds) + 0.1
+
+
+def test_two_opinions_take_turns() -> None:
+    one, other = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    found = taking_turns(one, other)
+    assert np.argsort(-found).tolist() == [0, 4, 1, 3, 2]
+    assert sorted(found) == sorted(one)
+
+
+def test_opinions_that_agree_leave_the_order_as_it_is() -> None:
+    speeds = np.random.default_rng(0).uniform(size=50)
+    np.testing.assert_array_equal(taking_turns(speeds, 7.0 * speeds), speeds)
 
 
 def test_with_few_records_the_model_is_believed() -> None:
