@@ -12,28 +12,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, geometric_mean, median
+from statistics import geometric_mean, median
 from typing import Any
 
 from benchmarks import report
 from benchmarks.report import CACHE, Claim
-from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
+from benchmarks.tuning_runs import ROUND_TRIALS, Run, Tuning
 from crosstune.cost_model.hold_out import is_held_out
-from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.child import Template
 from crosstune.tuner.collecting_here import attributes
-from crosstune.tuner.contracts import Quality, RoundRequest, TargetSpec, Workload
-from crosstune.tuner.contracts import median as middle
-from crosstune.tuner.rounds import RoundRunner
-from crosstune.tuner.runner import Runner
-from crosstune.tuner.search import Searcher
+from crosstune.tuner.contracts import Workload
 from crosstune.tuner.targets import detect_machine, native
 from crosstune.tuner.tasks import import_network
 from crosstune.tuner.tvm_adapter.compute import anchor_key
@@ -41,13 +33,9 @@ from crosstune.tuner.tvm_adapter.compute import anchor_key
 NETWORKS = CACHE / "held_out"
 RANKERS = ("attention", "xgboost", "random")
 SEEDS = 3
-TRIALS, ROUND_TRIALS = 64, 16
+TRIALS = 64
 """A task of a network gets about so many in ten minutes of tuning."""
 TASKS = 8
-FINALISTS = 8
-"""Programs of each run that are timed again, the fastest by what the search saw."""
-REPEATS, LOOKS = 5, 3
-"""Builds of each finalist, and how often each build is timed, the others in between."""
 NEAR = 1.02
 SHAPES = {False: (1, 3, 224, 224), True: (1, 128)}
 """Of the images, and of the texts for the BERTs."""
@@ -65,12 +53,13 @@ def main() -> None:
     with Template.start() as template:
         machine = detect_machine(template)
         spec = native(machine)
-        bench = Bench(template, spec, attributes(template, machine, spec), folder, trials, seeds)
+        tuning = Tuning(template, spec, attributes(template, machine, spec), folder)
+        bench = Bench(tuning, folder, trials, seeds)
         rows = []
         for network, workload in held_out_tasks(template, tasks):
             if bench.kept(workload).exists() or time.monotonic() < until_s:
                 rows.append(bench.task(network, workload))
-        bench.close()
+        tuning.close()
     path = report.write(
         "guided_search",
         "python -m benchmarks.guided_search",
@@ -101,29 +90,9 @@ def held_out_tasks(template: Template, count: int) -> list[tuple[str, Workload]]
     return list(found.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A measured candidate of one run."""
-
-    trial: int
-    schedule: str
-    trace: Any
-    quick_s: float
-
-
 class Bench:
-    def __init__(
-        self, template: Template, spec: TargetSpec, known: Mapping[str, Any], folder: Path, trials: int, seeds: int
-    ) -> None:
-        self.spec, self.known, self.folder, self.trials, self.seeds = spec, known, folder, trials, seeds
-        self.builder, self.runner = (
-            Builder(template, os.cpu_count() or 1, BUILD_TIMEOUT_S),
-            Runner(template, RUN_TIMEOUT_S),
-        )
-        self.rounds = RoundRunner(Searcher(template), self.builder, self.runner)
-
-    def close(self) -> None:
-        self.rounds.close()
+    def __init__(self, tuning: Tuning, folder: Path, trials: int, seeds: int) -> None:
+        self.tuning, self.folder, self.trials, self.seeds = tuning, folder, trials, seeds
 
     def kept(self, workload: Workload) -> Path:
         return self.folder / f"{workload.sha256[:16]}.json"
@@ -134,13 +103,13 @@ class Bench:
         if path.exists():
             found: dict[str, Any] = json.loads(path.read_text())
             return found
-        runs: dict[tuple[str, int], list[Program]] = {}
+        runs: dict[tuple[str, int], Run] = {}
         for seed in range(self.seeds):
             order = list(RANKERS)
             random.Random(seed).shuffle(order)
             for ranker in order:
-                runs[ranker, seed] = self._run(workload, ranker, seed)
-        latencies_s = self._timed_again(workload, runs)
+                runs[ranker, seed] = self.tuning.run(workload, ranker, seed, self.trials)
+        latencies_s = self.tuning.timed_again(workload, runs.values())
         row = {
             "network": network,
             "workload": workload.name,
@@ -156,63 +125,19 @@ class Bench:
         )
         return row
 
-    def _run(self, workload: Workload, ranker: str, seed: int) -> list[Program]:
-        self.rounds.close()  # a search child keeps what it lowered: another run must not profit from it
-        for old in self.folder.glob("run.db*"):
-            old.unlink()
-        database = TuningDatabase(self.folder / "run.db", self.spec, self.known)
-        workload_key = database.add(workload)
-        found: list[Program] = []
-        done, exhausted = 0, False
-        while done < self.trials and not exhausted:
-            trials = min(ROUND_TRIALS, self.trials - done)
-            request = database.request(workload_key, trials, 1000 * seed + done, ranker)
-            result = self.rounds.run(request, nullcontext, lambda: False)
-            database.store(workload_key, result.candidates)
-            for one in result.candidates:
-                done += 1
-                quick = [each for each in one.attempts if each.quality is Quality.QUICK and each.latencies_s]
-                believed = [each for each in quick if not each.disturbed] or quick
-                if believed and one.attempts[-1].invalidity is None:
-                    quick_s = fmean(middle(each.latencies_s) for each in believed)
-                    found.append(Program(done, one.schedule_sha256, one.trace, quick_s))
-            exhausted = result.exhausted
-        database.close()
-        return found
 
-    def _timed_again(self, workload: Workload, runs: dict[tuple[str, int], list[Program]]) -> dict[str, float]:
-        """Latency in seconds by schedule: each finalist is built once a round of timing, all in turn."""
-        finalists = {one.schedule: one.trace for found in runs.values() for one in fastest(found)}
-        request = RoundRequest(self.spec, workload, (), (), 0, 0)
-        timed: dict[str, list[float]] = {schedule: [] for schedule in finalists}
-        for _ in range(REPEATS):
-            self.runner.settle(self.spec)
-            jobs = [BuildJob(workload.module, trace, self.spec) for trace in finalists.values()]
-            outcomes = self.builder.build_many(jobs, lambda: False)
-            built = {key: one for key, one in zip(finalists, outcomes, strict=True) if isinstance(one, Built)}
-            for schedule, program in (pair for _ in range(LOOKS) for pair in built.items()):
-                timed[schedule] += self.runner.measure(program, request, Quality.QUICK, None).latencies_s
-            for program in built.values():
-                program.close()
-        return {schedule: middle(found) for schedule, found in timed.items() if found}
-
-
-def fastest(found: Sequence[Program]) -> list[Program]:
-    return sorted(found, key=lambda one: one.quick_s)[:FINALISTS]
-
-
-def judged(ranker: str, seed: int, found: Sequence[Program], latencies_s: dict[str, float]) -> dict[str, Any]:
+def judged(ranker: str, seed: int, run: Run, latencies_s: Mapping[str, float]) -> dict[str, Any]:
     """One run: what it saw in order, its best program by the final timing, and when it came near the best of all."""
-    known = [(one.trial, latencies_s[one.schedule]) for one in fastest(found) if one.schedule in latencies_s]
+    known = [(one.trial, latencies_s[one.schedule]) for one in run.finalists if one.schedule in latencies_s]
     goal_s = NEAR * min(latencies_s.values())
-    last = max((one.trial for one in found), default=0)
+    last = max((one.trial for one in run.programs), default=0)
     return {
         "ranker": ranker,
         "seed": seed,
         "best_s": min((latency_s for _, latency_s in known), default=None),
         "trials_to_near_best": min((trial for trial, latency_s in known if latency_s <= goal_s), default=last + 1),
         "reached": any(latency_s <= goal_s for _, latency_s in known),
-        "quick_s": [[one.trial, one.quick_s] for one in found],
+        "quick_s": [[one.trial, one.quick_s] for one in run.programs],
     }
 
 

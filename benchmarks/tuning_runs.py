@@ -1,0 +1,120 @@
+"""Runs of rounds on a workload, and the fastest programs of several runs timed once more, in alternation.
+
+What a search sees in passing cannot be compared between runs: the machine's speed wanders, and of many programs
+measured briefly the luckiest leads. So the finalists of all runs of a workload are built anew and timed in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
+from crosstune.tuner.builder import Builder, BuildJob, Built
+from crosstune.tuner.child import Template
+from crosstune.tuner.contracts import CandidateResult, Quality, RoundRequest, TargetSpec, Workload, median
+from crosstune.tuner.rounds import RoundRunner
+from crosstune.tuner.runner import Runner
+from crosstune.tuner.search import Searcher
+
+ROUND_TRIALS = 16
+FINALISTS = 8
+"""Programs of each run that are timed again, the fastest by what the search saw."""
+REPEATS, LOOKS = 5, 3
+"""Builds of each finalist, and how often each build is timed, the others in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A measured candidate of one run; `elapsed_s` is when its round had ended."""
+
+    trial: int
+    schedule: str
+    trace: Any
+    quick_s: float
+    source: str
+    elapsed_s: float
+
+
+@dataclass(slots=True)
+class Run:
+    """Everything that was tried, in order; `programs` are those that ran."""
+
+    programs: list[Program] = field(default_factory=list)
+    candidates: list[CandidateResult] = field(default_factory=list)
+
+    @property
+    def finalists(self) -> list[Program]:
+        return sorted(self.programs, key=lambda one: one.quick_s)[:FINALISTS]
+
+
+class Tuning:
+    """Runs on one target of this machine, each on a database of its own in `folder`."""
+
+    def __init__(self, template: Template, spec: TargetSpec, known: Mapping[str, Any], folder: Path) -> None:
+        self.spec, self._known, self._folder = spec, known, folder
+        self._builder = Builder(template, os.cpu_count() or 1, BUILD_TIMEOUT_S)
+        self._runner = Runner(template, RUN_TIMEOUT_S)
+        self._rounds = RoundRunner(Searcher(template), self._builder, self._runner)
+
+    def close(self) -> None:
+        self._rounds.close()
+
+    def run(
+        self,
+        workload: Workload,
+        ranker: str,
+        seed: int,
+        trials: int,
+        before: Mapping[str, tuple[Workload, Sequence[CandidateResult]]] | None = None,
+    ) -> Run:
+        """Rounds until `trials` candidates were tried. `before`: what is known of other workloads, by their sha256."""
+        self._rounds.close()  # a search child keeps what it lowered: another run must not profit from it
+        for old in self._folder.glob("run.db*"):
+            old.unlink()
+        database = TuningDatabase(self._folder / "run.db", self.spec, self._known)
+        for other, candidates in (before or {}).values():
+            database.store(database.add(other), candidates)
+        key, run, exhausted, began_s = database.add(workload), Run(), False, time.monotonic()
+        while len(run.candidates) < trials and not exhausted:
+            wanted = min(ROUND_TRIALS, trials - len(run.candidates))
+            request = database.request(key, wanted, 1000 * seed + len(run.candidates), ranker)
+            result = self._rounds.run(request, nullcontext, lambda: False)
+            database.store(key, result.candidates)
+            _add(run, result.candidates, time.monotonic() - began_s)
+            exhausted = result.exhausted
+        database.close()
+        return run
+
+    def timed_again(self, workload: Workload, runs: Iterable[Run]) -> dict[str, float]:
+        """Latency in seconds by schedule: each finalist is built once a round of timing, all in turn."""
+        finalists = {one.schedule: one.trace for run in runs for one in run.finalists}
+        request = RoundRequest(self.spec, workload, (), (), 0, 0)
+        timed: dict[str, list[float]] = {schedule: [] for schedule in finalists}
+        for _ in range(REPEATS):
+            self._runner.settle(self.spec)
+            jobs = [BuildJob(workload.module, trace, self.spec) for trace in finalists.values()]
+            outcomes = self._builder.build_many(jobs, lambda: False)
+            built = {key: one for key, one in zip(finalists, outcomes, strict=True) if isinstance(one, Built)}
+            for schedule, program in (pair for _ in range(LOOKS) for pair in built.items()):
+                timed[schedule] += self._runner.measure(program, request, Quality.QUICK, None).latencies_s
+            for program in built.values():
+                program.close()
+        return {schedule: median(found) for schedule, found in timed.items() if found}
+
+
+def _add(run: Run, candidates: Sequence[CandidateResult], elapsed_s: float) -> None:
+    for one in candidates:
+        run.candidates.append(one)
+        quick = [each for each in one.attempts if each.quality is Quality.QUICK and each.latencies_s]
+        believed = [each for each in quick if not each.disturbed] or quick
+        if believed and one.attempts[-1].invalidity is None:
+            quick_s = fmean(median(each.latencies_s) for each in believed)
+            place = len(run.candidates)
+            run.programs.append(Program(place, one.schedule_sha256, one.trace, quick_s, one.source, elapsed_s))
