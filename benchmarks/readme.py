@@ -57,8 +57,8 @@ def cost_model_block(report: Report) -> str:
         f"workloads in {data['groups']} groups, {seeds} seeds. Means and 95 % intervals over workloads; "
         "a case is a group with one seed."
     )
-    sources = [tuple(str(one[name]) for name in SOURCE_COLUMNS) for one in data["sources"]]
-    collected = _table(SOURCE_COLUMNS, (LEFT, RIGHT, RIGHT, RIGHT), sources)
+    sources = [tuple(str(one[name]) for name in SOURCE_COLUMNS) for one in data.get("sources", ())]
+    collected = [_table(SOURCE_COLUMNS, (LEFT, RIGHT, RIGHT, RIGHT), sources)] if sources else []  # older results: none
     ceiling = data["ceiling"]
     noise = (
         f"The noise ceiling, over {ceiling['groups']:.0f} groups: pairwise {ceiling['pairwise']:.3f}, "
@@ -76,7 +76,7 @@ def cost_model_block(report: Report) -> str:
         for row in data["methods"]
     ]
     columns = ("split", "method", "cases", "pairwise", "top-1", "top-5")
-    return "\n\n".join([where, collected, noise, _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows)])
+    return "\n\n".join([where, *collected, noise, _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows)])
 
 
 def _interval(value: Mapping[str, float]) -> str:
