@@ -1,9 +1,9 @@
 """What do the other workloads of a network teach about one? `python -m benchmarks.transfer`
 
-Tasks of a network that the shipped model was not trained on, though on one of its workloads, are tuned from nothing, several seeds each. Then each is tuned again on
-a database that holds the first runs of the others: same operators, other sizes. The finalists of all runs of a task are
-timed once more, in alternation. How long each run took to come within 2 % of what the first run of its seed ended with
-is counted in whole rounds.
+Tasks of a network, of whose workloads the shipped model has seen one, are tuned from nothing, several seeds each. Then
+each is tuned again on a database that holds the first runs of the others: same operators, other sizes. The finalists of
+all runs of a task are timed once more, in alternation. How long each run took to come within 2 % of what the first run
+of its seed ended with is counted in whole rounds.
 
 Not measured here: what other targets' records of the same workload save; a first run whose first round was as good as
 its last tells nothing and is left out of the ratio.
