@@ -148,12 +148,9 @@ def test_fitted_factors_are_factors_of_the_loop_they_are_fitted_to(one: int, oth
     assert Tile(one, parts, 64).fitted(fitted) == fitted
 
 
-def test_drafts_start_from_schedules_of_like_workloads() -> None:
-    space, tried = Space(TRACE), set[Draft]()
-    drafter = Drafter([space], [], tried, Random(0), [LIKE, LIKE])
+def test_schedules_of_like_workloads_are_drafts_once() -> None:
+    space = Space(TRACE)
+    drafter = Drafter([space], [], set(), Random(0), [LIKE, LIKE])
     (start,) = drafter.neighbours(set())
     assert start.decisions == space.fitted(LIKE)
-    assert drafter.neighbours(set()) == []  # tried once
-    children = drafter.more(40, set())
-    same = [sum(a == b for a, b in zip(draft.decisions, start.decisions, strict=True)) for draft in children]
-    assert sum(same) > 20  # random ones share few
+    assert drafter.neighbours(set()) == []
