@@ -24,9 +24,7 @@ from benchmarks.report import CACHE, Claim
 from benchmarks.tuning_runs import ROUND_TRIALS, Run, Tuning
 from crosstune.cost_model.hold_out import is_held_out
 from crosstune.tuner.child import Template
-from crosstune.tuner.collecting_here import attributes
 from crosstune.tuner.contracts import Workload
-from crosstune.tuner.targets import detect_machine, native
 from crosstune.tuner.tasks import import_network
 from crosstune.tuner.tvm_adapter.compute import anchor_key
 
@@ -51,9 +49,7 @@ def main() -> None:
     folder = report.kept_folder("guided_search", options.quick, options.fresh)
     tasks, trials, seeds = (1, 32, 1) if options.quick else (TASKS, TRIALS, SEEDS)
     with Template.start() as template:
-        machine = detect_machine(template)
-        spec = native(machine)
-        tuning = Tuning(template, spec, attributes(template, machine, spec), folder)
+        tuning = Tuning(template, folder)
         bench = Bench(tuning, folder, trials, seeds)
         rows = []
         for network, workload in held_out_tasks(template, tasks):
@@ -65,7 +61,7 @@ def main() -> None:
         "python -m benchmarks.guided_search",
         [trials_claim(rows), faster_claim(rows)],
         {"tasks": rows, "tasks_in_all": tasks, "trials": trials, "seeds": seeds, "after": progress(rows, trials)},
-        spec.cores,
+        tuning.spec.cores,
         options.quick,
     )
     print(path)

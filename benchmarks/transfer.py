@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -24,9 +25,7 @@ from benchmarks.report import Claim
 from benchmarks.tuning_runs import Run, Tuning
 from crosstune.cost_model.hold_out import is_held_out
 from crosstune.tuner.child import Template
-from crosstune.tuner.collecting_here import attributes
 from crosstune.tuner.contracts import Workload
-from crosstune.tuner.targets import detect_machine, native
 from crosstune.tuner.tasks import import_network
 from crosstune.tuner.tvm_adapter.compute import anchor_key
 
@@ -45,20 +44,14 @@ def main() -> None:
     tasks, trials, seeds = (2, 16, 1) if options.quick else (TASKS, TRIALS, options.seeds)
     folder = report.kept_folder("transfer", options.quick, fresh=True)
     with Template.start() as template:
-        machine = detect_machine(template)
-        spec = native(machine)
-        tuning = Tuning(template, spec, attributes(template, machine, spec), folder)
+        tuning = Tuning(template, folder)
         workloads = dearest(template, options.network, tasks)
         runs: dict[tuple[str, int, str], Run] = {}
         for seed in range(seeds):
             started_s = time.monotonic()
             runs |= {(one.sha256, seed, COLD): tuning.run(one, RANKER, seed, trials) for one in workloads}
             for one in workloads:
-                others = {
-                    other.sha256: (other, runs[other.sha256, seed, COLD].candidates)
-                    for other in workloads
-                    if other is not one
-                }
+                others = [(each, runs[each.sha256, seed, COLD].candidates) for each in workloads if each is not one]
                 runs[one.sha256, seed, NEIGHBOURS] = tuning.run(one, RANKER, seed, trials, others)
             print(f"seed {seed}: {time.monotonic() - started_s:.0f} s", flush=True)
         rows = [row(tuning, one, runs, seeds) for one in workloads]
@@ -68,7 +61,7 @@ def main() -> None:
         f"python -m benchmarks.transfer --seeds {seeds}",
         [time_claim(rows), wins_claim(rows), final_claim(rows)],
         {"network": options.network.stem, "tasks": rows, "trials": trials, "seeds": seeds},
-        spec.cores,
+        tuning.spec.cores,
         options.quick,
     )
     print(path)
@@ -100,28 +93,26 @@ def row(tuning: Tuning, workload: Workload, runs: Mapping[tuple[str, int, str], 
 
 def pair(cold: Run, neighbours: Run, latencies_s: Mapping[str, float]) -> dict[str, Any]:
     """One seed: seconds until as fast as the cold run in the end, both ways, and where the best came from."""
-    known = {name: timed(run, latencies_s) for name, run in ((COLD, cold), (NEIGHBOURS, neighbours))}
-    goal_s = NEAR * min(latency_s for latency_s, _, _ in known[COLD])
+    goal_s = NEAR * min(latency_s for latency_s, _, _ in timed(cold, latencies_s))
     rounds_s = sorted({one.elapsed_s for one in cold.programs})
     return {
         "first_round_s": rounds_s[0],
         "last_round_s": rounds_s[-1],
-        **{
-            name: {
-                "best_s": min(found)[0],
-                "source": min(found)[2],
-                "reached_s": min((elapsed_s for latency_s, elapsed_s, _ in found if latency_s <= goal_s), default=None),
-                "sources": {
-                    source: len([1 for one in run.programs if one.source == source]) for source in sources(run)
-                },
-            }
-            for name, found, run in ((COLD, known[COLD], cold), (NEIGHBOURS, known[NEIGHBOURS], neighbours))
-        },
+        COLD: outcome(cold, latencies_s, goal_s),
+        NEIGHBOURS: outcome(neighbours, latencies_s, goal_s),
     }
 
 
-def sources(run: Run) -> list[str]:
-    return sorted({one.source for one in run.programs})
+def outcome(run: Run, latencies_s: Mapping[str, float], goal_s: float) -> dict[str, Any]:
+    """`sources`: programs that ran, by where they came from."""
+    found = timed(run, latencies_s)
+    best_s, _, source = min(found)
+    return {
+        "best_s": best_s,
+        "source": source,
+        "reached_s": min((elapsed_s for latency_s, elapsed_s, _ in found if latency_s <= goal_s), default=None),
+        "sources": Counter(one.source for one in run.programs),
+    }
 
 
 def timed(run: Run, latencies_s: Mapping[str, float]) -> list[tuple[float, float, str]]:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
 from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.child import Template
-from crosstune.tuner.contracts import CandidateResult, Quality, RoundRequest, TargetSpec, Workload, median
-from crosstune.tuner.rounds import RoundRunner
+from crosstune.tuner.collecting_here import attributes
+from crosstune.tuner.contracts import CandidateResult, Quality, RoundRequest, Workload, median
+from crosstune.tuner.rounds import RoundRunner, quick_s
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
+from crosstune.tuner.targets import detect_machine, native
 
 ROUND_TRIALS = 16
 FINALISTS = 8
@@ -55,10 +56,12 @@ class Run:
 
 
 class Tuning:
-    """Runs on one target of this machine, each on a database of its own in `folder`."""
+    """Runs on the native target of this machine, each on a database of its own in `folder`."""
 
-    def __init__(self, template: Template, spec: TargetSpec, known: Mapping[str, Any], folder: Path) -> None:
-        self.spec, self._known, self._folder = spec, known, folder
+    def __init__(self, template: Template, folder: Path) -> None:
+        machine = detect_machine(template)
+        self.spec, self._folder = native(machine), folder
+        self._known = attributes(template, machine, self.spec)
         self._builder = Builder(template, os.cpu_count() or 1, BUILD_TIMEOUT_S)
         self._runner = Runner(template, RUN_TIMEOUT_S)
         self._rounds = RoundRunner(Searcher(template), self._builder, self._runner)
@@ -72,14 +75,14 @@ class Tuning:
         ranker: str,
         seed: int,
         trials: int,
-        before: Mapping[str, tuple[Workload, Sequence[CandidateResult]]] | None = None,
+        before: Sequence[tuple[Workload, Sequence[CandidateResult]]] = (),
     ) -> Run:
-        """Rounds until `trials` candidates were tried. `before`: what is known of other workloads, by their sha256."""
+        """Rounds until `trials` candidates were tried. `before`: what is known of other workloads."""
         self._rounds.close()  # a search child keeps what it lowered: another run must not profit from it
         for old in self._folder.glob("run.db*"):
             old.unlink()
         database = TuningDatabase(self._folder / "run.db", self.spec, self._known)
-        for other, candidates in (before or {}).values():
+        for other, candidates in before:
             database.store(database.add(other), candidates)
         key, run, exhausted, began_s = database.add(workload), Run(), False, time.monotonic()
         while len(run.candidates) < trials and not exhausted:
@@ -112,9 +115,7 @@ class Tuning:
 def _add(run: Run, candidates: Sequence[CandidateResult], elapsed_s: float) -> None:
     for one in candidates:
         run.candidates.append(one)
-        quick = [each for each in one.attempts if each.quality is Quality.QUICK and each.latencies_s]
-        believed = [each for each in quick if not each.disturbed] or quick
-        if believed and one.attempts[-1].invalidity is None:
-            quick_s = fmean(median(each.latencies_s) for each in believed)
+        latency_s = quick_s(one.attempts)
+        if latency_s is not None and one.attempts[-1].invalidity is None:
             place = len(run.candidates)
-            run.programs.append(Program(place, one.schedule_sha256, one.trace, quick_s, one.source, elapsed_s))
+            run.programs.append(Program(place, one.schedule_sha256, one.trace, latency_s, one.source, elapsed_s))

@@ -62,7 +62,7 @@ def _preload() -> None:
     from crosstune.tuner.tvm_adapter.preload import preload
 
     preload()
-    with hidden("sklearn", "pandas", "torch"):
+    with hidden("sklearn"):
         for module in WARM_MODULES:
             importlib.import_module(module)
     threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]

@@ -37,13 +37,10 @@ class Drafter:
         known: Sequence[KnownSchedule],
         tried: set[Draft],
         random: Random,
-        near: Sequence[TraceJson] = (),
     ) -> None:
-        """`near`: fast schedules of workloads like this one, the most promising first."""
         self.spaces = [*spaces, *borrowed_spaces(spaces, known)]
         self._tried, self._random = tried, random
         self._by_key = {space.key: index for index, space in enumerate(self.spaces)}
-        self._near = self._fitting(near)
         self._parents = self._fastest(known)
         self._width = min(VECTOR_WIDTH, 1 + max((space.width for space in self.spaces), default=0))
         self._model = self._fitted(known)
@@ -56,9 +53,11 @@ class Drafter:
         self._model.fit_scores(self._vectors([draft for draft, _ in told]), [score for _, score in told])
         self._bred = None
 
-    def neighbours(self, unwanted: set[str]) -> list[Draft]:
-        """The schedules of like workloads, each brought to this one's spaces."""
-        return self._new_ones(self._near, len(self._near), unwanted)
+    def neighbours(self, near: Sequence[TraceJson], unwanted: set[str]) -> list[Draft]:
+        """Schedules of like workloads, each brought to this one's spaces."""
+        fitted = [(index, space.fitted(trace)) for trace in near for index, space in enumerate(self.spaces)]
+        drafts = [Draft(index, made) for index, made in fitted if made is not None]
+        return self._new_ones(drafts, len(drafts), unwanted)
 
     def more(self, count: int, unwanted: set[str]) -> list[Draft]:
         """At most `count` drafts whose schedules are not among the hashes in `unwanted`; none when the space is dry."""
@@ -136,10 +135,6 @@ class Drafter:
         if index is None or not self.spaces[index].slots:
             return None
         return Draft(index, self.spaces[index].decisions_of(trace))
-
-    def _fitting(self, near: Sequence[TraceJson]) -> list[Draft]:
-        fitted = [(index, space.fitted(trace)) for trace in near for index, space in enumerate(self.spaces)]
-        return list(dict.fromkeys(Draft(index, made) for index, made in fitted if made is not None))
 
     def _vectors(self, drafts: Sequence[Draft]) -> list[NDArray[np.float32]]:
         return vectors(self.spaces, drafts, self._width)

@@ -76,12 +76,13 @@ class Tile:
         """The factors of a loop of another extent, each inner one brought to the nearest that divides this."""
         if not isinstance(decision, tuple) or len(decision) != self.parts:
             return None
-        rest, factors = self.extent, []
-        most = self.max_innermost
+        rest = self.extent
+        factors: list[int] = []
         for wanted in reversed(decision[1:]):
-            fitting = [one for one in divisors(rest) if one <= max(1, most)]
+            most = rest if factors else max(1, self.max_innermost)
+            fitting = [one for one in divisors(rest) if one <= most]
             factors.append(min(fitting, key=lambda one: abs(math.log(one / wanted))))
-            rest, most = rest // factors[-1], rest
+            rest //= factors[-1]
         return (rest, *reversed(factors))
 
     def _fits(self, factors: Sequence[int]) -> bool:

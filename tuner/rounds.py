@@ -49,10 +49,7 @@ class Trial:
 
     @property
     def quick_s(self) -> float | None:
-        """The mean over the quick measurements, as the record will be ranked."""
-        quick = [each for each in self.attempts if each.quality is Quality.QUICK and each.latencies_s]
-        believed = [each for each in quick if not each.disturbed] or quick
-        return fmean(median(each.latencies_s) for each in believed) if believed else None
+        return quick_s(self.attempts)
 
     @property
     def full_s(self) -> float | None:
@@ -205,6 +202,14 @@ class RoundRunner:
         trial.attempts.append(attempt)
         if attempt.invalidity is not None:
             trial.close()
+
+
+def quick_s(attempts: Sequence[Attempt]) -> float | None:
+    """The mean over the quick measurements, as the record will be ranked; disturbed ones only where there are no
+    others."""
+    quick = [each for each in attempts if each.quality is Quality.QUICK and each.latencies_s]
+    believed = [each for each in quick if not each.disturbed] or quick
+    return fmean(median(each.latencies_s) for each in believed) if believed else None
 
 
 def contenders(trials: Sequence[Trial], best_quick_s: float | None, first: bool) -> list[Trial]:

@@ -2,7 +2,7 @@
 
 tvm_ffi imports torch whenever it can, to convert its tensors faster: three seconds and hundreds of megabytes for every
 process that builds or measures a candidate or runs an artifact, none of which uses it. xgboost imports scikit-learn for
-its estimators, and with it what that can use: pyarrow starts a thread, and a process with threads must not fork.
+its estimators, and that pandas and pyarrow, which starts a thread; a process with threads must not fork.
 """
 
 from __future__ import annotations

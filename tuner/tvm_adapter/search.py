@@ -150,16 +150,18 @@ class _Round:
 
     def _searched(self, room: int) -> list[Proposal]:
         ranker = self._timed("fit", self._fitted_ranker)
-        known, near = self.request.known, self.request.near
-        drafter = self._timed("fit", lambda: Drafter(self.session.spaces, known, self.session.tried, self.random, near))
+        drafter = self._timed(
+            "fit", lambda: Drafter(self.session.spaces, self.request.known, self.session.tried, self.random)
+        )
         neighbours = self._neighbours(drafter, ranker, min(NEIGHBOURS, room // 2))
         return neighbours + self._found(drafter, ranker, room - len(neighbours))
 
     def _neighbours(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         """The most promising schedules of workloads like this one; the others are kept."""
-        drafts = drafter.neighbours(self.unwanted)
-        traces = [drafter.spaces[draft.space].trace(draft.decisions) for draft in drafts]
-        pool = self.session.lowerer.lower(traces, self.random.randrange(2**30), self.unwanted)
+        drafts = self._timed("draft", lambda: drafter.neighbours(self.request.near, self.unwanted))
+        if not drafts:
+            return []
+        pool = self._lowered(drafter, drafts, self.unwanted)
         self.session.kept.update({each.schedule_sha256: each for each in pool})
         scored: list[Scored] = [(each, None) for each in pool]
         if ranker.informed:
@@ -212,8 +214,9 @@ class _Round:
     def _batch(self, drafter: Drafter, count: int, unwanted: set[str]) -> list[Lowered] | None:
         """None when there are no more drafts."""
         drafts = self._timed("draft", lambda: drafter.more(count, unwanted))
-        if not drafts:
-            return None
+        return self._lowered(drafter, drafts, unwanted) if drafts else None
+
+    def _lowered(self, drafter: Drafter, drafts: list[Draft], unwanted: set[str]) -> list[Lowered]:
         traces = [drafter.spaces[draft.space].trace(draft.decisions) for draft in drafts]
         return self.session.lowerer.lower(traces, self.random.randrange(2**30), unwanted)
 

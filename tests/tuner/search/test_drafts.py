@@ -150,7 +150,7 @@ def test_fitted_factors_are_factors_of_the_loop_they_are_fitted_to(one: int, oth
 
 def test_schedules_of_like_workloads_are_drafts_once() -> None:
     space = Space(TRACE)
-    drafter = Drafter([space], [], set(), Random(0), [LIKE, LIKE])
-    (start,) = drafter.neighbours(set())
+    drafter = Drafter([space], [], set(), Random(0))
+    (start,) = drafter.neighbours([LIKE, LIKE], set())
     assert start.decisions == space.fitted(LIKE)
-    assert drafter.neighbours(set()) == []
+    assert drafter.neighbours([LIKE, LIKE], set()) == []
