@@ -68,7 +68,7 @@ class Bench:
         try:
             network = self.client.wait_network(self.client.upload_network(path, name=name).id)
             row |= {"layout": network.layout, "layout_note": network.layout_note, "tasks": network.task_count}
-            body = JobIn(network=network.id, target=self.target, budget=Budget(seconds=seconds))
+            body = JobIn(network=network.id, target=self.target, budget=Budget(seconds=seconds), whole_budget=True)
             row |= self._figures(self.client.wait(self.client.create_job(body).id))
         except (ClientError, CrosstuneError) as error:
             row["failure"] = str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from sqlalchemy import Connection
 
@@ -10,13 +11,14 @@ from crosstune.db.repositories import labels, networks, tasks
 from crosstune.db.repositories.jobs import JobRow
 from crosstune.db.repositories.networks import NetworkState
 from crosstune.db.repositories.tasks import TaskRow
-from crosstune.service import availability
+from crosstune.service import availability, planning
 from crosstune.service.lookups import utc, utc_or_none
 from crosstune.service.schemas.common import Failure
-from crosstune.service.schemas.jobs import JobBudget, JobDetail, JobOut, JobState, JobTaskOut
+from crosstune.service.schemas.jobs import JobBudget, JobDetail, JobOut, JobOutlook, JobState, JobTaskOut
 from crosstune.service.services import Services
 
 WAITING = frozenset({JobState.QUEUED, JobState.WAITING_FOR_DEVICE})
+SEARCHING = WAITING | {JobState.RUNNING}
 
 
 def outlines(services: Services, connection: Connection, rows: Sequence[JobRow]) -> list[JobOut]:
@@ -32,7 +34,14 @@ def outlines(services: Services, connection: Connection, rows: Sequence[JobRow])
 
 def detail(services: Services, connection: Connection, row: JobRow) -> JobDetail:
     (outline,) = outlines(services, connection, [row])
-    return JobDetail(**dict(outline), tasks=[_task(task) for task in tasks.of_job(connection, row.id)])
+    found = tasks.of_job(connection, row.id)
+    outlook = _outlook(services, connection, row, found) if JobState(row.state) in SEARCHING else None
+    return JobDetail(**dict(outline), outlook=outlook, tasks=[_task(task) for task in found])
+
+
+def _outlook(services: Services, connection: Connection, row: JobRow, found: Sequence[TaskRow]) -> JobOutlook | None:
+    expected = planning.job_outlook(connection, row, found, services.settings.round_trials)
+    return None if expected is None else JobOutlook(**asdict(expected))
 
 
 def _waiting_for(services: Services, connection: Connection, row: JobRow) -> str | None:
@@ -54,6 +63,7 @@ def _outline(row: JobRow, marks: dict[str, str], rounds: int, waiting_for: str |
         network=row.network_id,
         target=row.target_id,
         budget=JobBudget(trials=row.budget_trials, seconds=row.budget_s),
+        whole_budget=row.whole_budget,
         seed=row.seed,
         priority=row.priority,
         labels=marks,

@@ -58,6 +58,7 @@ def create(services: Services, caller: Principal, key: str | None, body: JobIn) 
             budget_s=body.budget.seconds,
             seed=body.seed,
             priority=body.priority,
+            whole_budget=body.whole_budget,
         )
         labels.replace(connection, caller.project_id, job.id, body.labels)
         journal.note(connection, caller, "create", job.id)

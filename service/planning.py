@@ -15,7 +15,16 @@ from crosstune.db.repositories.jobs import JobRow, JobState
 from crosstune.db.repositories.steps import StepKind
 from crosstune.db.repositories.tasks import TaskRow
 from crosstune.service import work
-from crosstune.tuner.allocation import TaskState, network_estimate_s, next_task
+from crosstune.tuner.allocation import (
+    LEAST_GAIN,
+    Outlook,
+    Plan,
+    TaskState,
+    network_estimate_s,
+    next_task,
+    outlook,
+)
+from crosstune.tuner.gains import Best
 
 TRIALS_PER_S = 4.0
 """Turns a budget of seconds into trials when the size of a round is chosen."""
@@ -34,29 +43,62 @@ def plan_next(connection: Connection, job_id: str, round_trials: int) -> None:
         return
     rows = tasks.of_job(connection, job_id)
     reason = _budget_used(job)
-    chosen = None
     if reason is None:
-        states = [task_state(row) for row in rows]
-        chosen = next_task(states, _peak_flops_per_s(connection, job.target_key))
-        reason = "converged" if chosen is None else None
-    if reason is None and chosen is not None:
-        _enqueue_round(connection, job, rows[chosen], round_size(job, rows, round_trials))
-    else:
-        _start_build(connection, job, rows, reason or "converged")
+        states, plan = task_states(connection, job, rows), forecast_plan(connection, job, round_trials)
+        chosen = next_task(states, plan)
+        if chosen is not None and not _converged(states, plan):
+            _enqueue_round(connection, job, rows[chosen], round_size(job, rows, round_trials))
+            return
+        reason = jobs.CONVERGED
+    _start_build(connection, job, rows, reason)
 
 
-def task_state(row: TaskRow) -> TaskState:
-    """A task as the allocation sees it; rounds without any latency yet do not count as rounds."""
-    bests_s = tuple(best for _, _, best in row.history if best is not None)
-    fruitless = row.rounds >= FRUITLESS_ROUNDS and not bests_s
+def job_outlook(connection: Connection, job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> Outlook | None:
+    """What is to be expected of the job's search; None while some task has no latency yet."""
+    return outlook(task_states(connection, job, rows), forecast_plan(connection, job, round_trials))
+
+
+def task_states(connection: Connection, job: JobRow, rows: Sequence[TaskRow]) -> list[TaskState]:
+    """Tasks as the allocation sees them, with what other jobs tried of the same workloads."""
+    tried = schedules.tried(connection, job.target_key, [row.workload_key for row in rows])
+    return [task_state(row, tried[row.workload_key]) for row in rows]
+
+
+def task_state(row: TaskRow, tried: int) -> TaskState:
+    """`tried`: schedules of the workload that are known on the target, those of this job included.
+
+    Rounds without any latency yet are left out of the curve.
+    """
+    before = max(0, tried - row.trials)
+    curve = [Best(before + trials, best_s) for trials, _, best_s in row.history if best_s is not None]
+    if not curve and row.best_latency_s is not None:
+        curve = [Best(tried, row.best_latency_s)]
+    fruitless = row.rounds >= FRUITLESS_ROUNDS and not curve
     return TaskState(
         weight=row.weight,
         flops=row.flops,
         default_s=row.default_latency_s,
-        bests_s=bests_s,
+        curve=tuple(curve),
+        trials=row.trials,
         spent_s=row.searched_s,
         exhausted=row.exhausted or fruitless,
     )
+
+
+def forecast_plan(connection: Connection, job: JobRow, round_trials: int) -> Plan:
+    return Plan(
+        round_trials=round_trials,
+        peak_flops_per_s=_peak_flops_per_s(connection, job.target_key),
+        trials_left=math.inf if job.budget_trials is None else job.budget_trials - job.trials,
+        seconds_left=math.inf if job.budget_s is None else job.budget_s - job.searched_s,
+        least_gain=0.0 if job.whole_budget else LEAST_GAIN,
+    )
+
+
+def _converged(states: Sequence[TaskState], plan: Plan) -> bool:
+    """Another minute is expected to bring too little; never before every task has a latency."""
+    expected = outlook(states, plan)
+    return expected is not None and expected.gain_per_minute < plan.least_gain
 
 
 def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> int:
@@ -77,7 +119,7 @@ def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> int:
 
 def estimates_s(rows: Sequence[TaskRow]) -> tuple[float | None, float | None]:
     """(untuned, best) latency of the network as the sum over its tasks; None while a task has no latency yet."""
-    states = [task_state(row) for row in rows]
+    states = [task_state(row, row.trials) for row in rows]
     return network_estimate_s(states, tuned=False), network_estimate_s(states)
 
 

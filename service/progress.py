@@ -104,8 +104,14 @@ def _figures(job: JobDetail) -> Text:
     rate = f"{job.trials / job.seconds:.1f}" if job.seconds > 0 and job.trials else ABSENT
     return Text(
         f"estimated latency {duration(job.best_latency_s)}, {duration(job.untuned_latency_s)} by default "
-        f"({speedup(job.untuned_latency_s, job.best_latency_s)}); {rate} trials/s; {_elapsed(job)} elapsed"
+        f"({speedup(job.untuned_latency_s, job.best_latency_s)}); {rate} trials/s; {_elapsed(job)} elapsed{_ahead(job)}"
     )
+
+
+def _ahead(job: JobDetail) -> str:
+    if job.outlook is None:
+        return ""
+    return f"; about {duration(job.outlook.seconds_left)} left, to {duration(job.outlook.latency_s)}"
 
 
 def _elapsed(job: JobDetail) -> str:

@@ -223,6 +223,14 @@ class CandidateResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """Schedules from elsewhere in one round, and how many of them fit this workload on this target."""
+
+    schedules: int
+    fit: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoundResult:
     candidates: tuple[CandidateResult, ...]
     exhausted: bool
@@ -232,6 +240,10 @@ class RoundResult:
     reference_s: float | None
     timings_s: dict[str, float]
     """search, build, wait_for_device, run: where the time went"""
+    offered: dict[str, Offered] = field(default_factory=dict)
+    """By source: what other targets and like workloads had to offer."""
+    note: str = ""
+    """What kept the search from doing its best, for people: no design space, no usable model; empty otherwise."""
 
 
 Measuring = Callable[[], AbstractContextManager[None]]

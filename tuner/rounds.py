@@ -116,6 +116,8 @@ class RoundRunner:
             stopped=stopped,
             reference_s=reference_s,
             timings_s=clock.laps_s,
+            offered=proposals.offered,
+            note=proposals.note,
         )
 
     def close(self) -> None:

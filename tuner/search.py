@@ -17,6 +17,7 @@ from crosstune.tuner.contracts import (
     Invalidity,
     KnownSchedule,
     MeasuredElsewhere,
+    Offered,
     Quality,
     RoundRequest,
     TargetSpec,
@@ -49,9 +50,10 @@ class Proposals:
     candidates: tuple[Proposal, ...]
     exhausted: bool
     """The space holds nothing new, as far as several tries could tell."""
-    reason: str
-    """Why there is no space to search in, for people; empty otherwise."""
+    note: str
+    """What kept the search from doing its best, for people; empty otherwise."""
     timings_s: dict[str, float]
+    offered: dict[str, Offered]
 
 
 class Searcher:
@@ -104,8 +106,9 @@ def propose(child: Child, request: RoundRequest, *, timeout_s: float = TIMEOUT_S
     return Proposals(
         candidates=tuple(_proposal(item) for item in answer["candidates"]),
         exhausted=answer["exhausted"],
-        reason=answer["reason"],
+        note=answer["note"],
         timings_s=answer["timings_s"],
+        offered={source: Offered(**counts) for source, counts in answer["offered"].items()},
     )
 
 

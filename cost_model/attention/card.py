@@ -51,10 +51,11 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads(path.read_text())
         layout = card["layout"]
         Shape(**card["shape"])
+        card["trees"] = int(card["trees"])
     except FileNotFoundError:
         raise UnusableModel(f"{folder} holds no {CARD}; `crosstune model train --out {folder}` makes a model") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UnusableModel(f"{path} is not a model's card: {error}") from None
+        raise UnusableModel(f"{path} is not a model's card, or an older version's: {error!r}; train it again") from None
     for name, wanted in LAYOUT.items():
         if layout.get(name) != wanted:
             raise UnusableModel(

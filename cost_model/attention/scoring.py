@@ -27,7 +27,7 @@ class Scorer:
     def __init__(self, folder: Path, threads: int = 1) -> None:
         """Raises UnusableModel."""
         self.card = read_card(folder)
-        self._trees = Trees.load(folder, threads)
+        self._trees = Trees.load(folder, self.card["trees"], threads)
         self._session = _session(folder / GRAPH, threads)
 
     def score(self, batch: Batch) -> Scores:

@@ -70,9 +70,15 @@ class Trees:
             booster.save_model(folder / TREES.format(number))
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Trees:
-        """Raises UnusableModel. More threads pay where nothing else runs: those that wait do so by spinning."""
-        return cls([_load(path, threads) for path in sorted(folder.glob(TREES.format("*")))])
+    def load(cls, folder: Path, count: int, threads: int = 1) -> Trees:
+        """`count`: as many as the card tells. Raises UnusableModel.
+
+        More threads pay where nothing else runs: those that wait do so by spinning.
+        """
+        return cls([_load(folder / TREES.format(number), threads) for number in range(count)])
+
+    def __len__(self) -> int:
+        return len(self._boosters)
 
 
 def _load(path: Path, threads: int) -> Any:

@@ -33,8 +33,8 @@ def save(folder: Path, model: AttentionModel, trees: Trees, card: dict[str, Any]
     scratch.replace(folder / WEIGHTS)
     trees.save(folder)
     _export(model, folder / GRAPH)
-    facts = {"layout": LAYOUT, "shape": model.shape.to_json(), "parameters": model.parameter_count, **card}
-    (folder / CARD).write_text(json.dumps(facts, indent=1) + "\n")
+    facts = {"layout": LAYOUT, "shape": model.shape.to_json(), "parameters": model.parameter_count, "trees": len(trees)}
+    (folder / CARD).write_text(json.dumps({**facts, **card}, indent=1) + "\n")
 
 
 def load(folder: Path) -> tuple[AttentionModel, dict[str, Any]]:

@@ -29,6 +29,8 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
+WHOLE_BUDGET = "whole_budget"
+CONVERGED = "converged"
 FINAL_STATES = frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED})
 _STOPS = frozenset({JobState.CANCELLING, JobState.CANCELLED, JobState.FAILED})
 
@@ -80,6 +82,11 @@ class JobRow:
     def ended(self) -> bool:
         return self.state in FINAL_STATES
 
+    @property
+    def whole_budget(self) -> bool:
+        """Go on until the budget is used, however little more is to be expected."""
+        return bool((self.options or {}).get(WHOLE_BUDGET, False))
+
 
 def create(
     connection: Connection,
@@ -92,7 +99,7 @@ def create(
     seed: int = 0,
     priority: int = 0,
     deadline: float | None = None,
-    options: dict[str, Any] | None = None,
+    whole_budget: bool = False,
     now: float | None = None,
 ) -> JobRow:
     """A queued job with one task per workload of the network, and its first event. Its first step is the caller's."""
@@ -110,7 +117,7 @@ def create(
             budget_s=budget_s,
             deadline=deadline,
             seed=seed,
-            options=options,
+            options={WHOLE_BUDGET: whole_budget},
             created_at=created_at,
             updated_at=created_at,
         )
@@ -267,12 +274,15 @@ def resume(
 ) -> JobRow:
     """Queue an ended job again with more budget; IllegalTransition while it has not ended.
 
-    What is null stays as it is, and an unlimited budget stays unlimited. The next step is the caller's to add.
+    What is null stays as it is, and an unlimited budget stays unlimited. One that had converged is to use all of its
+    budget from now on. The next step is the caller's to add.
     """
     job = lock(connection, job_id)
     if not job.ended:
         raise IllegalTransition(job_id, job.state, JobState.QUEUED)
     values: dict[str, Any] = {"cancel_requested": False, "stop_reason": None, "ended_at": None, "deadline": None}
+    if job.stop_reason == CONVERGED:
+        values["options"] = {**(job.options or {}), WHOLE_BUDGET: True}
     if add_trials is not None and job.budget_trials is not None:
         values["budget_trials"] = job.budget_trials + add_trials
     if add_s is not None and job.budget_s is not None:

@@ -98,6 +98,21 @@ def best(
     return _fetch_best(connection, record, workload_keys)
 
 
+def tried(connection: Connection, target_key: int, workload_keys: Sequence[int]) -> dict[int, int]:
+    """How many schedules of each workload were tried on the target, whoever tried them and whatever came of it."""
+    rows = connection.execute(
+        select(Record.workload_key, func.count())
+        .where(
+            Record.target_key == target_key,
+            Record.workload_key.in_(workload_keys),
+            Record.status.not_in([Status.WITHDRAWN, Status.IMPORTED]),
+        )
+        .group_by(Record.workload_key)
+    )
+    counts = {row[0]: row[1] for row in rows}
+    return {key: counts.get(key, 0) for key in workload_keys}
+
+
 def defaults(connection: Connection, target_key: int, workload_keys: Sequence[int]) -> dict[int, float]:
     """Latency in seconds of what each workload gets without any search, where that was measured."""
     rows = connection.execute(

@@ -52,13 +52,16 @@ def submit(
     label: LabelsOption = None,
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
+    whole_budget: Annotated[
+        bool, typer.Option("--whole-budget", help="Go on although another minute is expected to gain below 0.5 %.")
+    ] = False,
     wait: WaitOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do and create nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tune a network for a target.
 
-    Ends at the first limit that is reached; without one, after five minutes.
+    Ends at the first limit that is reached; without one, after five minutes. Ends before when it has converged.
     """
     shapes, labels = parse_shapes(shape), parse_labels(label)
     seconds = _seconds(minutes, trials)
@@ -73,6 +76,7 @@ def submit(
             labels=labels,
             priority=priority,
             seed=seed,
+            whole_budget=whole_budget,
         )
     if dry_run:
         _print_plan(client.plan_job(body), as_json)

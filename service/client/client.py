@@ -120,6 +120,7 @@ class Client(Operations):
         labels: Mapping[str, str] | None = None,
         priority: int = 0,
         seed: int = 0,
+        whole_budget: bool = False,
         key: str | None = None,
     ) -> JobDetail:
         """Submit a tuning job; a file or bytes are uploaded and imported first, `host` registers the service's machine.
@@ -135,6 +136,7 @@ class Client(Operations):
             labels=labels,
             priority=priority,
             seed=seed,
+            whole_budget=whole_budget,
         )
         return self.create_job(body, key=key)
 
@@ -149,6 +151,7 @@ class Client(Operations):
         labels: Mapping[str, str] | None = None,
         priority: int = 0,
         seed: int = 0,
+        whole_budget: bool = False,
     ) -> JobIn:
         """Everything that `submit` does but the job itself: what `create_job` and `plan_job` take."""
         # What can be wrong without the service is wrong before anything is uploaded.
@@ -161,6 +164,7 @@ class Client(Operations):
             labels=dict(labels or {}),
             priority=priority,
             seed=seed,
+            whole_budget=whole_budget,
         )
         found = self.detect_target() if target == HOST else self.get_target(target)
         return draft.model_copy(update={"target": found.id, "network": self._ready_network(network, shapes)})

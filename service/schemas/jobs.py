@@ -54,13 +54,17 @@ class JobIn(In):
     network: Reference = Field(description="Id or name of a network.")
     target: Reference = Field(description="Id or name of a target.")
     budget: Budget
+    whole_budget: bool = Field(
+        False,
+        description="Use all of the budget, although another minute is expected to gain less than 0.5 %.",
+    )
     labels: Labels = Field(default_factory=dict)
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the search.")
 
 
 class JobResume(In):
-    """More budget for a job that has ended, on top of what it had."""
+    """More budget for a job that has ended, on top of what it had; one that had converged uses all of it."""
 
     budget: Budget
 
@@ -90,6 +94,7 @@ class JobOut(Out):
     network: str
     target: str
     budget: JobBudget
+    whole_budget: bool = Field(description="False: it ends when another minute is expected to gain too little.")
     seed: int
     priority: int
     labels: dict[str, str]
@@ -113,7 +118,18 @@ class JobOut(Out):
     finished_at: Time | None = None
 
 
+class JobOutlook(Out):
+    """What is to be expected of the search from here on."""
+
+    seconds_left: float = Field(description="Of tuning, until the budget is used or the job has converged.")
+    latency_s: float = Field(description="Sum over tasks of weight times latency that is expected then.")
+    gain_per_minute: float = Field(description="Share of the latency that another minute is expected to take off.")
+
+
 class JobDetail(JobOut):
+    outlook: JobOutlook | None = Field(
+        None, description="While the job is searching, from when every task has a latency."
+    )
     tasks: list[JobTaskOut]
 
 

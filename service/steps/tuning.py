@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection
 
@@ -220,7 +220,8 @@ def _store(
         default_latency_s=default_s,
         exhausted=result.exhausted,
     )
-    untuned_s, best_s = planning.estimates_s(tasks.of_job(connection, claim.job_id))
+    rows = tasks.of_job(connection, claim.job_id)
+    untuned_s, best_s = planning.estimates_s(rows)
     job = jobs.count(
         connection,
         claim.job_id,
@@ -229,6 +230,7 @@ def _store(
         untuned_latency_s=untuned_s,
         best_latency_s=best_s,
     )
+    expected = planning.job_outlook(connection, job, rows, context.settings.round_trials)
     events.append(
         connection,
         claim.job_id,
@@ -247,11 +249,25 @@ def _store(
             "network_best_s": job.best_latency_s,
             "network_untuned_s": job.untuned_latency_s,
             "exhausted": counted.exhausted,
+            "outlook": None if expected is None else asdict(expected),
+            "sources": _sources(result),
+            "note": result.note,
             "timings_s": {**result.timings_s, "store": time.monotonic() - started_s},
             "reference_s": result.reference_s,
         },
     )
     planning.plan_next(connection, claim.job_id, context.settings.round_trials)
+
+
+def _sources(result: RoundResult) -> dict[str, dict[str, int]]:
+    """What became of the candidates of each source; of those from elsewhere also how many were at hand and fitted."""
+    found: dict[str, dict[str, int]] = {
+        source: {**asdict(counts), "measured": 0, "failed": 0} for source, counts in result.offered.items()
+    }
+    for candidate in result.candidates:
+        counts = found.setdefault(candidate.source, {"measured": 0, "failed": 0})
+        counts["measured" if _valid(candidate.attempts) else "failed"] += 1
+    return found
 
 
 def _valid(attempts: Sequence[Attempt]) -> bool:

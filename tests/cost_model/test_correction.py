@@ -68,6 +68,15 @@ def test_a_model_that_ranks_the_wrong_way_round_is_not_followed() -> None:
     assert accuracy(correction.applied(rows, -scores), speeds) > 0.6
 
 
+def test_a_model_that_records_cannot_better_is_left_as_it_is() -> None:
+    chance = np.random.default_rng(0)
+    rows = chance.normal(size=(60, VECTOR_LENGTH)).astype(np.float32)  # tell nothing
+    scores = chance.uniform(size=60)
+    correction = Correction()
+    correction.fit(rows, scores, scores.astype(np.float32))
+    np.testing.assert_array_equal(correction.applied(rows, scores), scores)
+
+
 def test_a_thousand_records_are_learnt_in_less_than_a_second() -> None:
     rows, scores, speeds = records(1000)
     started_s = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from crosstune.tuner.search import proposal_to_json, request_from_json
@@ -14,6 +15,7 @@ def propose(payload: dict[str, Any]) -> dict[str, Any]:
     return {
         "candidates": [proposal_to_json(candidate) for candidate in found.candidates],
         "exhausted": found.exhausted,
-        "reason": found.reason,
+        "note": found.note,
         "timings_s": found.timings_s,
+        "offered": {source: asdict(counts) for source, counts in found.offered.items()},
     }

@@ -21,10 +21,11 @@ from typing import Any, TypeGuard, TypeVar
 from tvm.s_tir.meta_schedule import TuneContext
 from tvm.target import Target
 
+from crosstune.cost_model.errors import CostModelError
 from crosstune.cost_model.features import FEATURE_LAYOUT, layout_of, pack, unpack
 from crosstune.cost_model.ranker import Context, Elsewhere, Example, Ranker
 from crosstune.cost_model.rankers import make_ranker
-from crosstune.tuner.contracts import TargetSpec, TraceJson, sha256_json
+from crosstune.tuner.contracts import Offered, TargetSpec, TraceJson, sha256_json
 from crosstune.tuner.drafting import Drafter, has_verdict, is_seed, unwanted_hashes
 from crosstune.tuner.drafts import Draft, Space
 from crosstune.tuner.search import Proposal, Proposals, SearchRequest
@@ -51,6 +52,9 @@ STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
 MAX_KEPT = 1024
 MAX_THREADS = 8
+
+TRANSFER, NEIGHBOUR = "transfer", "neighbour"
+STAND_IN = "xgboost"
 
 Result = TypeVar("Result")
 Scored = tuple[Lowered, float | None]
@@ -125,6 +129,8 @@ class _Round:
         self.elsewhere = [
             Elsewhere(fields_of(one.target, one.attributes), one.traces, one.latencies_s) for one in request.elsewhere
         ]
+        self.offered: dict[str, Offered] = {}
+        self.note = ""
         self.dry = not session.spaces
         """The spaces gave less than was asked for."""
 
@@ -135,7 +141,8 @@ class _Round:
             chosen += self._searched(room)
         for phase, spent_s in self.session.lowerer.timings_s.items():
             self.clock[phase] = spent_s - self.lowering_before[phase]
-        return Proposals(tuple(chosen), self.dry, self.session.reason, self.clock)
+        note = "; ".join(one for one in (self.session.reason, self.note) if one)
+        return Proposals(tuple(chosen), self.dry, note, self.clock, self.offered)
 
     def _certain(self) -> list[Proposal]:
         """Candidates that need no search: the default schedule and those from elsewhere, if they are unknown here."""
@@ -146,7 +153,8 @@ class _Round:
         seeds = [known.trace for known in self.request.known if is_seed(known)]
         room = self.request.trials - len(chosen)
         lowered = self.session.lowerer.lower(seeds[: 2 * room], self.request.seed, self.unwanted)
-        return chosen + [self._proposal(each, None, "transfer") for each in lowered[:room]]
+        self._offer(TRANSFER, len(seeds[: 2 * room]), len(lowered))
+        return chosen + [self._proposal(each, None, TRANSFER) for each in lowered[:room]]
 
     def _searched(self, room: int) -> list[Proposal]:
         ranker = self._timed("fit", self._fitted_ranker)
@@ -159,14 +167,15 @@ class _Round:
     def _neighbours(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         """The most promising schedules of workloads like this one; the others are kept."""
         drafts = self._timed("draft", lambda: drafter.neighbours(self.request.near, self.unwanted))
-        if not drafts:
+        pool = self._lowered(drafter, drafts, self.unwanted) if drafts else []
+        self._offer(NEIGHBOUR, len(self.request.near), len(pool))
+        if not pool:
             return []
-        pool = self._lowered(drafter, drafts, self.unwanted)
         self.session.kept.update({each.schedule_sha256: each for each in pool})
         scored: list[Scored] = [(each, None) for each in pool]
         if ranker.informed:
             scored = self._timed("rank", partial(self._scored, ranker, pool))
-        return [self._proposal(each, score, "neighbour") for each, score in scored[:room]]
+        return [self._proposal(each, score, NEIGHBOUR) for each, score in scored[:room]]
 
     def _found(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         if not ranker.informed:
@@ -252,7 +261,7 @@ class _Round:
         drafter.learn([trace for trace, _ in told], [score for _, score in told])
 
     def _fitted_ranker(self) -> Ranker:
-        ranker = make_ranker(self.request.ranker, self.request.seed)
+        ranker = self._ranker()
         own = [
             Example(self.request.workload_sha256, unpack(known.features), known.order_s, self._context(known.trace))
             for known in self.request.known
@@ -265,6 +274,18 @@ class _Round:
         ]
         ranker.fit([*own, *others])
         return ranker
+
+    def _ranker(self) -> Ranker:
+        """Trees on the target's own records where the model's files are missing, damaged or of another version."""
+        try:
+            return make_ranker(self.request.ranker, self.request.seed)
+        except CostModelError as error:
+            self.note = f"the cost model cannot be used ({error}); {STAND_IN} ranks instead"
+            return make_ranker(STAND_IN, self.request.seed)
+
+    def _offer(self, source: str, schedules: int, fit: int) -> None:
+        if schedules:
+            self.offered[source] = Offered(schedules, fit)
 
     def _context(self, trace: TraceJson) -> Context:
         return Context(self.request.module, self.target, trace, self.elsewhere)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crosstune.db.engine import transaction
-from crosstune.db.repositories import jobs
+from crosstune.db.repositories import jobs, tasks
 from crosstune.db.repositories.jobs import JobState
 from crosstune.service.jobs import start_job
 
@@ -257,3 +257,49 @@ def test_a_job_whose_network_was_deleted_cannot_go_on(api: Api) -> None:
     api.client.delete("/v1/networks/net")
     api.problem(api.post(f"/v1/jobs/{job['id']}/resume", {"budget": BUDGET}), 409, "network-deleted")
     assert api.get(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+
+
+def _finish_rounds(api: Api, job: dict[str, Any], trials: int, seconds: float, *latencies_s: float) -> None:
+    with transaction(api.engine) as connection:
+        for task in tasks.of_job(connection, job["id"]):
+            for latency_s in latencies_s:
+                tasks.count_round(
+                    connection,
+                    task.key,
+                    trials=trials,
+                    searched_s=seconds,
+                    best_latency_s=latency_s,
+                    default_latency_s=latencies_s[0],
+                    exhausted=False,
+                )
+
+
+def test_a_searching_job_shows_what_is_to_be_expected_once_every_task_has_a_latency(api: Api) -> None:
+    api.network()
+    job = _submit(api)
+    _move(api, job, JobState.RUNNING)
+    assert api.get(f"/v1/jobs/{job['id']}").json()["outlook"] is None
+    _finish_rounds(api, job, 8, 2.0, 2e-3, 1e-3)
+    found = api.get(f"/v1/jobs/{job['id']}").json()["outlook"]
+    # 100 trials are left, a quarter of a second each; the second task is called twice.
+    assert found["seconds_left"] == pytest.approx(25, abs=10)
+    assert 0 < found["latency_s"] < 3e-3
+    assert 0 < found["gain_per_minute"] < 1
+    _move(api, job, JobState.BUILDING)
+    assert api.get(f"/v1/jobs/{job['id']}").json()["outlook"] is None
+
+
+def test_a_job_that_is_to_use_its_whole_budget_says_so(api: Api) -> None:
+    api.network()
+    assert _submit(api)["whole_budget"] is False
+    assert _submit(api, whole_budget=True)["whole_budget"] is True
+
+
+def test_a_job_that_had_converged_uses_what_it_is_resumed_with(api: Api) -> None:
+    api.network()
+    job = _submit(api)
+    with transaction(api.engine) as connection:
+        jobs.transition(connection, job["id"], JobState.BUILDING, stop_reason="converged")
+        jobs.transition(connection, job["id"], JobState.SUCCEEDED)
+    resumed = api.made(api.post(f"/v1/jobs/{job['id']}/resume", {"budget": {"trials": 5}}))
+    assert resumed["whole_budget"] is True

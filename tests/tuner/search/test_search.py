@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,12 +16,15 @@ from typing import Any
 
 import pytest
 
+from crosstune.cost_model.attention import ranker
 from crosstune.cost_model.features import unpack
+from crosstune.cost_model.pretrained import model_folder
 from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import (
     Invalidity,
     KnownSchedule,
     MeasuredElsewhere,
+    Offered,
     Quality,
     RoundRequest,
     TargetSpec,
@@ -80,7 +84,7 @@ def test_the_first_proposal_is_the_default_schedule(kernels: Kernels, target_spe
     found = propose(a_request(kernels["matmul"](16, 16, 16), target_spec))
     assert [candidate.source for candidate in found.candidates] == ["default"] + 7 * ["search"]
     assert not found.exhausted
-    assert found.reason == ""
+    assert found.note == ""
     assert {"context", "fit", "draft", "replay", "features", "rank", "search"} <= set(found.timings_s)
 
 
@@ -225,12 +229,15 @@ def test_a_first_round_starts_from_schedules_of_like_workloads(kernels: Kernels,
     found = propose(replace(a_request(kernels["matmul"](96, 64, 32), target_spec, trials=12), near=near))
     sources = [candidate.source for candidate in found.candidates]
     assert sources == ["default"] + ["neighbour"] * search.NEIGHBOURS + ["search"] * (11 - search.NEIGHBOURS)
+    assert found.offered["neighbour"].schedules == len(near)
+    assert found.offered["neighbour"].fit >= search.NEIGHBOURS
 
 
 def test_a_damaged_seed_is_passed_over(kernels: Kernels, target_spec: TargetSpec) -> None:
     seed = KnownSchedule([[["Frobnicate", [], [], []]], []], "2" * 64, None, None, None)
     found = propose(replace(a_request(kernels["matmul"](16, 16, 16), target_spec), known=(seed,)))
     assert "transfer" not in {candidate.source for candidate in found.candidates}
+    assert found.offered == {"transfer": Offered(schedules=1, fit=0)}
     assert len(found.candidates) == 8
 
 
@@ -244,7 +251,31 @@ def test_a_round_told_not_to_search_says_why(kernels: Kernels, target_spec: Targ
     found = propose(a_request(kernels["matmul"](16, 16, 16), target_spec), default_only="the generator crashed")
     assert [candidate.source for candidate in found.candidates] == ["default"]
     assert found.exhausted
-    assert found.reason == "the generator crashed"
+    assert found.note == "the generator crashed"
+
+
+@pytest.mark.parametrize("missing", ["card.json", "model.onnx", "trees-0.ubj"])
+def test_without_a_usable_model_trees_rank_and_the_round_says_so(
+    kernels: Kernels, target_spec: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    shutil.copytree(model_folder(), tmp_path / "model")
+    (tmp_path / "model" / missing).unlink()
+    monkeypatch.setattr(ranker, "model_folder", lambda: tmp_path / "model")
+    found = propose(a_request(kernels["matmul"](16, 16, 16), target_spec))
+    assert len(found.candidates) == 8
+    assert "cannot be used" in found.note and "xgboost" in found.note
+
+
+def test_a_model_of_an_older_layout_is_not_used(
+    kernels: Kernels, target_spec: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model_folder(), tmp_path / "model")
+    card = json.loads((tmp_path / "model" / "card.json").read_text())
+    card["layout"]["batch_layout"] -= 1
+    (tmp_path / "model" / "card.json").write_text(json.dumps(card))
+    monkeypatch.setattr(ranker, "model_folder", lambda: tmp_path / "model")
+    found = propose(a_request(kernels["matmul"](16, 16, 16), target_spec))
+    assert len(found.candidates) == 8 and "train it again" in found.note
 
 
 def test_the_same_request_gives_the_same_proposals(kernels: Kernels, target_spec: TargetSpec) -> None:
