@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
 from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.child import Template
-from crosstune.tuner.collecting_here import attributes
-from crosstune.tuner.contracts import CandidateResult, Quality, RoundRequest, Workload, median
+from crosstune.tuner.collecting_here import attributes, parse_short
+from crosstune.tuner.contracts import CandidateResult, Offered, Quality, RoundRequest, TargetSpec, Workload, median
 from crosstune.tuner.rounds import RoundRunner, quick_s
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
@@ -49,18 +49,31 @@ class Run:
 
     programs: list[Program] = field(default_factory=list)
     candidates: list[CandidateResult] = field(default_factory=list)
+    offered: dict[str, Offered] = field(default_factory=dict)
 
     @property
     def finalists(self) -> list[Program]:
         return sorted(self.programs, key=lambda one: one.quick_s)[:FINALISTS]
 
 
-class Tuning:
-    """Runs on the native target of this machine, each on a database of its own in `folder`."""
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a run's database holds from the start: candidates of a workload on a target."""
 
-    def __init__(self, template: Template, folder: Path) -> None:
+    workload: Workload
+    candidates: Sequence[CandidateResult]
+    spec: TargetSpec
+    attributes: Mapping[str, Any]
+
+
+class Tuning:
+    """Runs on one target of this machine, the native one unless told, each on a database of its own in `folder`."""
+
+    def __init__(self, template: Template, folder: Path, target: str | None = None) -> None:
+        """`target`: MCPU:CORES."""
         machine = detect_machine(template)
-        self.spec, self._folder = native(machine), folder
+        self.spec = native(machine) if target is None else parse_short(target, machine, template)
+        self._folder = folder
         self._known = attributes(template, machine, self.spec)
         self._builder = Builder(template, os.cpu_count() or 1, BUILD_TIMEOUT_S)
         self._runner = Runner(template, RUN_TIMEOUT_S)
@@ -75,15 +88,15 @@ class Tuning:
         ranker: str,
         seed: int,
         trials: int,
-        before: Sequence[tuple[Workload, Sequence[CandidateResult]]] = (),
+        before: Sequence[Earlier] = (),
     ) -> Run:
-        """Rounds until `trials` candidates were tried. `before`: what is known of other workloads."""
+        """Rounds until `trials` candidates were tried."""
         self._rounds.close()  # a search child keeps what it lowered: another run must not profit from it
         for old in self._folder.glob("run.db*"):
             old.unlink()
         database = TuningDatabase(self._folder / "run.db", self.spec, self._known)
-        for other, candidates in before:
-            database.store(database.add(other), candidates)
+        for one in before:
+            database.store(database.add(one.workload), one.candidates, database.register(one.spec, one.attributes))
         key, run, exhausted, began_s = database.add(workload), Run(), False, time.monotonic()
         while len(run.candidates) < trials and not exhausted:
             wanted = min(ROUND_TRIALS, trials - len(run.candidates))
@@ -91,9 +104,14 @@ class Tuning:
             result = self._rounds.run(request, nullcontext, lambda: False)
             database.store(key, result.candidates)
             _add(run, result.candidates, time.monotonic() - began_s)
+            run.offered |= result.offered
             exhausted = result.exhausted
         database.close()
         return run
+
+    def earlier(self, workload: Workload, run: Run) -> Earlier:
+        """What a run on this target found, for another run to start from."""
+        return Earlier(workload, run.candidates, self.spec, self._known)
 
     def timed_again(self, workload: Workload, runs: Iterable[Run]) -> dict[str, float]:
         """Latency in seconds by schedule: each finalist is built once a round of timing, all in turn."""

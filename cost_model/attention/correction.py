@@ -7,7 +7,10 @@ trials, not all. Weighing them by how well each predicts held-back records was w
 one of SqueezeNet, the best of 64 and of 48 trials was 2.4 and 1.2 % slower (three seeds each), for records are few and
 those of the model's own choice say little of what it passes over.
 
-Only where both together rank held-back records worse than the model does alone are its scores left as they are.
+Where both together rank held-back records clearly worse than the model does alone, its scores are left as they are. On
+programs of held-out networks (244 groups of some 33, 16 records each, by hand) that was so in two of five groups. The
+first choice among the others was then .840 of the pool's best, .805 with the model alone, .831 without the check;
+pairwise accuracy .769, .771 and .754.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from crosstune.cost_model.baselines.xgboost_ranker import FEWEST_EXAMPLES, boost
 from crosstune.cost_model.metrics import pairwise_accuracy_without_ties
 from crosstune.cost_model.ranker import Scores
 
-FOLDS = 4
+FOLDS, MOST_CHECKED = 3, 96
 """Of the records, for the check whether correcting pays."""
+LEAST_GAIN = -0.05
+"""In pairwise accuracy: what is checked has learnt from a third fewer records than what will be used."""
 BAGS = 2
 ROUNDS = 40
 SETTINGS = {"max_depth": 3, "eta": 0.15, "subsample": 0.7, "colsample_bytree": 0.2, "min_child_weight": 2.0}
@@ -36,17 +41,19 @@ Speeds = NDArray[np.float32]
 
 
 class Correction:
-    """Nothing is corrected until `fit` has seen enough records that ran."""
+    """Of one set of records; nothing is corrected until there are enough of them."""
 
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
+        self._pays: bool | None = None
         self._fitted: _Fitted | None = None
 
     def fit(self, rows: Rows, scores: Scores, speeds: Speeds) -> None:
-        """`scores` (n,) are the model's."""
-        enough = len(speeds) >= FEWEST_EXAMPLES and np.ptp(speeds)
-        pays = enough and self._gain(rows, scores, speeds) >= 0.0
-        self._fitted = _Fitted(rows, scores, speeds, self._seed) if pays else None
+        """`scores` (n,) are the model's; they may differ between calls. Whether correcting pays is checked once."""
+        if self._pays is None:
+            enough = len(speeds) >= FEWEST_EXAMPLES and bool(np.ptp(speeds))
+            self._pays = enough and self._gain(rows, scores, speeds) >= LEAST_GAIN
+        self._fitted = _Fitted(rows, scores, speeds, self._seed) if self._pays else None
 
     def applied(self, rows: Rows, scores: Scores) -> Scores:
         if self._fitted is None:
@@ -55,7 +62,9 @@ class Correction:
 
     def _gain(self, rows: Rows, scores: Scores, speeds: Speeds) -> float:
         """In pairwise accuracy over the model's, on records that were not learnt from."""
-        fold_of = np.random.default_rng(self._seed).permutation(len(speeds)) % FOLDS
+        chosen = np.random.default_rng(self._seed).permutation(len(speeds))[:MOST_CHECKED]
+        rows, scores, speeds = rows[chosen], scores[chosen], speeds[chosen]
+        fold_of = np.arange(len(chosen)) % FOLDS
         gains = []
         for fold in range(FOLDS):
             held, taught = fold_of == fold, fold_of != fold

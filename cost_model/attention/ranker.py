@@ -29,13 +29,14 @@ class AttentionRanker:
 
     def __init__(self, seed: int = 0, scorer: Scorer | None = None) -> None:
         self._scorer = scorer or load_scorer(model_folder(), min(MAX_THREADS, len(os.sched_getaffinity(0))))
-        self._correction = Correction(seed)
+        self._seed, self._correction = seed, Correction(seed)
         self._own: list[Example] = []
         self._candidates: Candidates | None = None
 
     def fit(self, examples: Sequence[Example]) -> None:
         """The network stays as it is: `score` corrects what it says by these."""
         self._own = [one for one in examples if one.context is not None and one.context.trace is not None]
+        self._correction = Correction(self._seed)
 
     def score(self, features: Sequence[Matrix], contexts: Sequence[Context] | None = None) -> Scores:
         """Milliseconds more with some hundred own records. These are scored together with the candidates, since what a

@@ -77,8 +77,8 @@ def test_a_model_that_records_cannot_better_is_left_as_it_is() -> None:
     np.testing.assert_array_equal(correction.applied(rows, scores), scores)
 
 
-def test_a_thousand_records_are_learnt_in_less_than_a_second() -> None:
+def test_a_thousand_records_are_checked_and_learnt_in_two_seconds_of_one_core() -> None:
     rows, scores, speeds = records(1000)
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     Correction().fit(rows, scores, speeds)
-    assert time.perf_counter() - started_s < 1.0
+    assert time.process_time() - started_s < 2.0

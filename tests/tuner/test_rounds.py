@@ -22,6 +22,7 @@ from crosstune.tuner.contracts import (
     RoundRequest,
     RoundResult,
     ShouldStop,
+    TargetSpec,
     median,
 )
 from crosstune.tuner.rounds import LOOK_RATIO, LOOKS, RoundRunner
@@ -189,3 +190,29 @@ def test_a_round_that_is_told_to_stop_hands_back_what_is_complete(rounds: RoundR
     assert result.stopped
     assert len(result.candidates) < TRIALS
     assert all(one.attempts for one in result.candidates)
+
+
+class Drifting(Runner):
+    """Its reference kernel takes 1 ms first, then what it is told, and 1 ms again."""
+
+    def __init__(self, template: Template, drift: float) -> None:
+        super().__init__(template, 20.0)
+        self._left_s = [1e-3, drift * 1e-3]
+
+    def _run_reference(self, target: TargetSpec, *, again: bool = True) -> float:
+        return self._left_s.pop(0) if self._left_s else 1e-3
+
+
+@pytest.mark.parametrize(("drift", "marked"), [(1.2, False), (1.4, True)])
+def test_a_batch_is_marked_and_repeated_when_the_machine_became_clearly_slower_beside_it(
+    template: Template, saboteur: Saboteur, request_: RoundRequest, drift: float, marked: bool
+) -> None:
+    rounds = RoundRunner(Searcher(template), saboteur, Drifting(template, drift))
+    result = run(rounds, request_)
+    rounds.close()
+    timed = [one for one in result.candidates if one.attempts[-1].latencies_s]
+    assert timed
+    for one in timed:
+        assert any(attempt.disturbed for attempt in one.attempts) == marked
+        assert not one.attempts[-1].disturbed
+    assert result.reference_s == pytest.approx(1e-3 if marked else drift * 1e-3)
