@@ -1,7 +1,8 @@
 """How well the attention model ranks, beside xgboost, copying and chance. `python -m benchmarks.cost_model`
 
 All methods are trained on the same groups and rank the same pools; each seed draws other folds, weights and orders.
-Finished splits are kept, so a broken run goes on. `--logs` names folders of public GPU logs (two devices, the same
+Finished splits are kept, in the repository too, so a broken run goes on, on another machine as well: how well a model
+ranks does not depend on it. The report is on the seeds whose splits are all finished. `--logs` names folders of public GPU logs (two devices, the same
 workloads); without it the claims about GPUs stay unmeasured.
 """
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import report
+from benchmarks import kept_cases, report
 from benchmarks.cost_model_cases import Case, cases_of
 from benchmarks.cost_model_claims import Scores, ranking_claims
 from benchmarks.report import Claim
@@ -68,13 +70,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--logs", type=Path, help="folder with <device>_*.ansor.json of two GPUs")
     parser.add_argument("--only", nargs="+", default=(), metavar="SPLIT", help="these splits alone; see the results")
+    parser.add_argument("--minutes", type=float, help="start no further split after so long; a later run goes on")
     options = parser.parse_args()
-    bench = Bench(report.kept_folder("cost_model", options.quick, options.fresh))
-    seeds, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
+    until_s = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
+    wanted, epochs = (1, 2) if options.quick else (options.seeds, EPOCHS)
+    data = [*COLLECTED.rglob("*.gz"), *(sorted(options.logs.glob("*.json")) if options.logs is not None else ())]
+    made_by = kept_cases.fingerprint(f"{epochs} epochs, pools of {LEAST_PROGRAMS}", data)
+    bench = Bench(report.kept_folder("cost_model", options.quick, options.fresh), made_by)
+    if not (options.quick or options.fresh):
+        print(f"{kept_cases.unpack(bench.finished, made_by)} splits are finished", flush=True)
     groups = bench.groups()
     gpu = bench.gpu_groups(options.logs) if options.logs is not None else []
-    cases = cases_of(groups, gpu, seeds, epochs)
-    scores = bench.scores([one for one in cases if not options.only or one.kind in options.only])
+    cases = [one for one in cases_of(groups, gpu, wanted, epochs) if not options.only or one.kind in options.only]
+    bench.run(cases, until_s)
+    if not options.quick:
+        kept_cases.pack(bench.finished, made_by)
+    seeds = bench.finished_seeds(cases)
+    if not seeds:
+        raise SystemExit("no seed is finished; run the same command again")
+    scores = bench.scores([one for one in cases if one.seed < seeds])
     facts = {"groups": len(groups), "workloads": len({one.workload for one in groups}), "seeds": seeds}
     facts["programs"] = sum(len(one.programs) for one in groups)
     path = report.write(
@@ -95,10 +109,11 @@ def command(seeds: int, only: Sequence[str], with_logs: bool) -> str:
 
 
 class Bench:
-    """Data sets made once, and scores kept by split, seed and settings."""
+    """Data sets made once, and scores kept by split, seed and what made them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, made_by: str) -> None:
+        self._folder, self.finished = folder, folder / made_by[:16]
+        self.finished.mkdir(exist_ok=True)
 
     def groups(self) -> list[Group]:
         """Everything that was collected, one source for each processor, with statement features."""
@@ -119,13 +134,21 @@ class Bench:
                 import_files(folder, record_files([path]), Origin(device, name))
         return [merged(one) for one in load_groups(folder, LEAST_PROGRAMS)]
 
-    def scores(self, cases: Sequence[Case]) -> Scores:
-        """By kind and method; what is not kept yet is trained in as many processes as there are cores."""
+    def run(self, cases: Sequence[Case], until_s: float) -> None:
+        """Train what is not kept yet, in as many processes as there are cores."""
         # Small matrices gain nothing from a second thread; the groups come into the processes by the fork.
         _shared[:] = cases
         context = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(os.cpu_count(), context, torch.set_num_threads, (1,)) as pool:
-            list(pool.map(self._run, range(len(cases))))
+            list(pool.map(partial(self._run, until_s), range(len(cases))))
+
+    def finished_seeds(self, cases: Sequence[Case]) -> int:
+        """How many seeds, from the first on, lack nothing."""
+        missing = [case.seed for case in cases if not self._kept(case).exists()]
+        return min(missing, default=1 + max((case.seed for case in cases), default=-1))
+
+    def scores(self, cases: Sequence[Case]) -> Scores:
+        """By kind and method."""
         found: Scores = {}
         for case in cases:
             for method, rows in json.loads(self._kept(case).read_text()).items():
@@ -134,9 +157,9 @@ class Bench:
                 found.setdefault(case.kind, {}).setdefault(method, []).extend(scores)
         return found
 
-    def _run(self, position: int) -> None:
+    def _run(self, until_s: float, position: int) -> None:
         case = _shared[position]
-        if self._kept(case).exists():
+        if self._kept(case).exists() or time.monotonic() > until_s:
             return
         found = case.run()
         text = json.dumps({method: [asdict(one) for one in rows] for method, rows in found.items()})
@@ -145,7 +168,7 @@ class Bench:
         print(case.name, flush=True)
 
     def _kept(self, case: Case) -> Path:
-        return self._folder / f"{case.name}.json"
+        return self.finished / f"{case.name}.json"
 
 
 _shared: list[Case] = []

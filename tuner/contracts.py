@@ -188,6 +188,10 @@ class TrainingExample:
     latency_s: float | None
 
 
+SHORTLIST = 8.0
+"""Programs lowered for each one that is measured, before a round has told what either costs."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
     """Everything a round needs; it holds no state of its own, so it can run anywhere, twice, or after a crash."""
@@ -206,6 +210,8 @@ class RoundRequest:
     elsewhere: tuple[MeasuredElsewhere, ...] = ()
     near: tuple[TraceJson, ...] = ()
     """Fast schedules of workloads like this one, the most promising first."""
+    shortlist: float = SHORTLIST
+    """Programs to lower for each one that is measured, where the ranker has an opinion."""
 
 
 @dataclass(frozen=True, slots=True)

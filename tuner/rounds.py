@@ -9,7 +9,7 @@ for a median, after its output was compared with the unscheduled program.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
@@ -25,7 +25,8 @@ from crosstune.tuner.contracts import (
     median,
 )
 from crosstune.tuner.runner import Runner
-from crosstune.tuner.search import Proposal, Searcher
+from crosstune.tuner.search import Proposal, Proposals, Searcher
+from crosstune.tuner.stage_costs import Shortlists, StageCosts
 
 LOOKS = 2
 LOOK_RATIO = 1.5
@@ -90,11 +91,13 @@ class RoundRunner:
     def __init__(self, searcher: Searcher, builder: Builder, runner: Runner, passes: int = 1) -> None:
         """`passes`: quick measurements of every candidate, however slow, for labels that are to be learnt from."""
         self._searcher, self._builder, self._runner, self._passes = searcher, builder, runner, passes
+        self._shortlists = Shortlists()
 
     def run(self, request: RoundRequest, measuring: Measuring, should_stop: ShouldStop) -> RoundResult:
         """Run one round; raises ChildFailed only when the search itself died (the round may then be tried again)."""
         clock = Stopwatch()
-        proposals = self._searcher.propose(request)
+        key = (request.workload.sha256, request.target.identity)
+        proposals = self._searcher.propose(replace(request, shortlist=self._shortlists.of(key)))
         clock.lap("search")
         trials = [Trial(proposal) for proposal in proposals.candidates]
         reference_s = None
@@ -110,6 +113,7 @@ class RoundRunner:
             for trial in trials:
                 trial.close()
         finished = [trial.result() for trial in trials if trial.attempts]
+        self._shortlists.note(key, stage_costs(proposals, len(finished), clock.laps_s))
         return RoundResult(
             candidates=tuple(finished),
             exhausted=proposals.exhausted,
@@ -204,6 +208,12 @@ class RoundRunner:
         trial.attempts.append(attempt)
         if attempt.invalidity is not None:
             trial.close()
+
+
+def stage_costs(proposals: Proposals, trials: int, laps_s: Mapping[str, float]) -> StageCosts:
+    """What is the same for any number of programs, such as making the design spaces, is left out."""
+    searching_s = sum(proposals.timings_s.get(phase, 0.0) for phase in ("draft", "replay", "features", "rank"))
+    return StageCosts(proposals.lowered, searching_s, trials, laps_s.get("build", 0.0) + laps_s.get("run", 0.0))
 
 
 def quick_s(attempts: Sequence[Attempt]) -> float | None:

@@ -53,6 +53,9 @@ class Proposals:
     note: str
     """What kept the search from doing its best, for people; empty otherwise."""
     timings_s: dict[str, float]
+    """context, fit, draft, replay, features, rank; search: all of these."""
+    lowered: int
+    """Programs among which these were chosen, newly lowered ones alone."""
     offered: dict[str, Offered]
 
 
@@ -108,6 +111,7 @@ def propose(child: Child, request: RoundRequest, *, timeout_s: float = TIMEOUT_S
         exhausted=answer["exhausted"],
         note=answer["note"],
         timings_s=answer["timings_s"],
+        lowered=answer["lowered"],
         offered={source: Offered(**counts) for source, counts in answer["offered"].items()},
     )
 
@@ -141,6 +145,7 @@ def request_to_json(request: RoundRequest) -> dict[str, Any]:
         "attributes": request.attributes,
         "elsewhere": [one.to_json() for one in request.elsewhere],
         "near": request.near,
+        "shortlist": request.shortlist,
     }
 
 
@@ -160,6 +165,7 @@ class SearchRequest:
     attributes: dict[str, Any]
     elsewhere: tuple[MeasuredElsewhere, ...]
     near: tuple[TraceJson, ...]
+    shortlist: float
 
 
 def request_from_json(value: dict[str, Any]) -> SearchRequest:
@@ -179,6 +185,7 @@ def request_from_json(value: dict[str, Any]) -> SearchRequest:
         attributes=value["attributes"],
         elsewhere=tuple(MeasuredElsewhere.from_json(one) for one in value["elsewhere"]),
         near=tuple(value["near"]),
+        shortlist=value["shortlist"],
     )
 
 

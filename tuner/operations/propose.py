@@ -17,5 +17,6 @@ def propose(payload: dict[str, Any]) -> dict[str, Any]:
         "exhausted": found.exhausted,
         "note": found.note,
         "timings_s": found.timings_s,
+        "lowered": found.lowered,
         "offered": {source: asdict(counts) for source, counts in found.offered.items()},
     }

@@ -48,6 +48,8 @@ class Lowerer:
     def __init__(self, module_json: str, target: Target, threads: int) -> None:
         self.module_json, self.target, self.threads = module_json, target, threads
         self.timings_s: dict[str, float] = {"replay": 0.0, "features": 0.0}
+        self.count = 0
+        """Programs lowered so far."""
         # A module of its own for each thread: TVM's passes may change what they hold alone.
         self._modules: list[IRModule] = [load_json(module_json) for _ in range(threads)]
 
@@ -66,6 +68,7 @@ class Lowerer:
         halfway = time.perf_counter()
         schedules = [found.schedule for found in replayed]
         features = statement_features(schedules, self.module_json, self.target, self.threads)
+        self.count += len(replayed)
         self.timings_s["replay"] += halfway - started
         self.timings_s["features"] += time.perf_counter() - halfway
         return [

@@ -34,11 +34,9 @@ from crosstune.tuner.tvm_adapter.lowered import Lowered, Lowerer
 from crosstune.tuner.tvm_adapter.schedule import load_module, trace_json
 from crosstune.tuner.tvm_adapter.target import tvm_target
 
-SHORTLIST = 4.0
-"""New programs to lower in each generation for each one measured, when the ranker has an opinion; those kept from
-before come on top."""
 GENERATIONS = 2
-"""Of new programs in a round: what the ranker says of one tells which drafts to lower in the next."""
+"""Of new programs in a round: what the ranker says of one tells which drafts to lower in the next. Those kept from
+before come on top."""
 EXPLORING_SHARE = 0.1
 """Proposals drawn at random although the ranker has an opinion."""
 FIRST_EXPLORING_SHARE = 0.5
@@ -122,6 +120,7 @@ class _Round:
         self.session, self.request = session, request
         self.clock = {"context": session.context_s, "fit": 0.0, "draft": 0.0, "rank": 0.0}
         self.lowering_before = dict(session.lowerer.timings_s)
+        self.lowered_before = session.lowerer.count
         session.context_s = 0.0
         self.random = Random(request.seed)
         self.unwanted = unwanted_hashes(request.known)
@@ -142,7 +141,8 @@ class _Round:
         for phase, spent_s in self.session.lowerer.timings_s.items():
             self.clock[phase] = spent_s - self.lowering_before[phase]
         note = "; ".join(one for one in (self.session.reason, self.note) if one)
-        return Proposals(tuple(chosen), self.dry, note, self.clock, self.offered)
+        lowered = self.session.lowerer.count - self.lowered_before
+        return Proposals(tuple(chosen), self.dry, note, self.clock, lowered, self.offered)
 
     def _certain(self) -> list[Proposal]:
         """Candidates that need no search: the default schedule and those from elsewhere, if they are unknown here."""
@@ -183,7 +183,7 @@ class _Round:
             self.dry = self.dry and len(pool) <= room
             return [self._proposal(each, None, "search") for each in pool[:room]]
         for generation in range(GENERATIONS):
-            pool = self._grown(drafter, math.ceil(room * SHORTLIST))
+            pool = self._grown(drafter, math.ceil(room * self.request.shortlist / GENERATIONS))
             scored = self._timed("rank", partial(self._scored, ranker, pool))
             if generation + 1 < GENERATIONS and not self.dry:
                 self._timed("fit", partial(self._teach, drafter, scored))
