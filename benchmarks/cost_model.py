@@ -2,8 +2,8 @@
 
 All methods are trained on the same groups and rank the same pools; each seed draws other folds, weights and orders.
 Finished splits are kept, in the repository too, so a broken run goes on, on another machine as well: how well a model
-ranks does not depend on it. The report is on the seeds whose splits are all finished. `--logs` names folders of public GPU logs (two devices, the same
-workloads); without it the claims about GPUs stay unmeasured.
+ranks does not depend on it. The report is on the seeds whose splits are all finished. `--logs` names folders of public
+GPU logs (two devices, the same workloads); without it the claims about GPUs stay unmeasured.
 """
 
 from __future__ import annotations
