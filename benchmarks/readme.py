@@ -12,7 +12,10 @@ from benchmarks.report import RESULTS, Claim
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 COST_MODEL_PAGE = README.parent / "docs" / "cost-model.md"
-DEMO, CLAIMS, FIGURES, COST_MODEL = "demo", "claims", "figures", "cost_model"
+PERFORMANCE_PAGE = README.parent / "docs" / "performance.md"
+SEARCHING = ("guided_search", "stopping", "transfer", "answers")
+"""Benchmarks of how a search spends its time."""
+DEMO, CLAIMS, FIGURES, COST_MODEL, SOURCES = "demo", "claims", "figures", "cost_model", "sources"
 SOURCE_COLUMNS = ("source", "targets", "workloads", "programs")
 """Of what was collected: one row for each collection, in groups that are large enough to be ranked."""
 """The blocks that are filled: what stands between `<!-- name -->` and `<!-- /name -->`."""
@@ -31,6 +34,7 @@ def main() -> None:
     found = reports()
     README.write_text(filled(README.read_text(), found))
     COST_MODEL_PAGE.write_text(page_filled(COST_MODEL_PAGE.read_text(), found))
+    PERFORMANCE_PAGE.write_text(performance_filled(PERFORMANCE_PAGE.read_text(), found))
 
 
 def reports(folder: Path = RESULTS) -> dict[str, Report]:
@@ -47,6 +51,28 @@ def filled(text: str, found: Mapping[str, Report]) -> str:
 def page_filled(text: str, found: Mapping[str, Report]) -> str:
     """The cost model's page with its block made from the results."""
     return replaced(text, FIGURES, cost_model_block(found[COST_MODEL]) if COST_MODEL in found else "")
+
+
+def performance_filled(text: str, found: Mapping[str, Report]) -> str:
+    """The page on searching with its claims and the table of where the best schedules came from."""
+    claims = claims_table({name: found[name] for name in SEARCHING if name in found})
+    table = sources_table(found["transfer"]["data"].get("sources", ())) if "transfer" in found else ""
+    return replaced(replaced(text, CLAIMS, claims), SOURCES, table)
+
+
+def sources_table(sources: Iterable[Mapping[str, Any]]) -> str:
+    """By start and source of candidates: how many schedules were at hand, fitted, ran, and led in the end."""
+    columns = ("start", "source", "at hand", "fit", "measured", "share of the bests")
+    rows = [
+        (
+            one["start"],
+            one["source"],
+            *(str(one[name] or ABSENT) for name in ("offered", "fit", "measured")),
+            f"{one['share_of_bests']:.2f}",
+        )
+        for one in sources
+    ]
+    return _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows) if rows else ""
 
 
 def cost_model_block(report: Report) -> str:
