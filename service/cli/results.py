@@ -14,6 +14,7 @@ from crosstune.service.cli.options import JsonOption, LimitOption
 from crosstune.service.cli.output import (
     busy,
     duration,
+    expected,
     flops,
     note,
     print_json,
@@ -47,7 +48,8 @@ def best(
 ) -> None:
     """Show the best known schedules.
 
-    One for each task of a network, or for one workload, each labelled with how it is known.
+    One for each task of a network, or for one workload, each labelled with how it is known. For what was not measured
+    on the target: what tuning is expected to reach, and the interval that holds four of five later measurements.
     """
     if (network is None) == (workload is None):
         raise typer.BadParameter("give one of --network and --workload")
@@ -55,7 +57,18 @@ def best(
     if as_json:
         print_json(found)
         return
-    columns = ("task", "weight", "work", "label", "latency", "GFLOP/s", "quality", "from", "schedule")
+    columns = (
+        "task",
+        "weight",
+        "work",
+        "label",
+        "latency",
+        "GFLOP/s",
+        "expected (80 %)",
+        "quality",
+        "from",
+        "schedule",
+    )
     rows = [
         (
             it.name,
@@ -64,6 +77,7 @@ def best(
             it.label.value,
             duration(it.latency_s),
             throughput(it.flops, it.latency_s),
+            expected(it),
             it.quality,
             it.from_target,
             it.schedule and it.schedule[:12],
@@ -73,6 +87,8 @@ def best(
     print_table(None, columns, rows, right=("weight", "work", "latency", "GFLOP/s"), empty="no tasks")
     if found.latency_s is not None:
         stdout_console().print(f"sum over tasks: {duration(found.latency_s)}")
+    elif found.expected_latency_s is not None:
+        stdout_console().print(f"expected sum over tasks: {expected(found)}")
 
 
 def build(
