@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -138,6 +139,7 @@ def _failure(made: BuildOut) -> str | None:
 
 
 def _print_build(made: BuildOut, out: Path | None) -> None:
+    labels = Counter(pin.label.value for pin in made.schedules)
     rows = [
         ("build", made.id),
         ("state", made.state.value),
@@ -147,10 +149,13 @@ def _print_build(made: BuildOut, out: Path | None) -> None:
         ("tuned", f"{duration(made.tuned_latency_s)} ({speedup(made.untuned_latency_s, made.tuned_latency_s)})"),
         ("onnxruntime", duration(made.reference_latency_s)),
         ("largest error", None if made.largest_error is None else f"{made.largest_error:.2g}"),
-        ("tuned tasks", f"{made.workloads_applied} of {made.workloads_total}" if made.workloads_total else None),
+        ("scheduled tasks", f"{made.workloads_applied} of {made.workloads_total}" if made.workloads_total else None),
+        ("schedules", ", ".join(f"{count} {label}" for label, count in labels.items()) or None),
         ("artifact", out),
     ]
     print_table(None, ("", ""), rows)
+    for one in made.defaults:
+        note(f"workload {one.workload[:12]} has its default schedule: {one.reason}")
 
 
 def records(

@@ -17,6 +17,8 @@ class Label(StrEnum):
     """Measured elsewhere: on another target, or with another TVM; never yet here."""
     PREDICTED = "predicted"
     """No schedule is known; the latency is told from other workloads and other hardware."""
+    DEFAULT = "default"
+    """In builds: the default schedule, because another one that was wanted cannot be used."""
     NONE = "none"
     """Nothing is known."""
 
