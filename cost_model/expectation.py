@@ -9,11 +9,11 @@ neighbours, by one and the same rule.
 
 Intervals are conformal: known latencies are foretold as if what goes with them were not known, and the quantiles of
 these errors over their deviations hold for new ones (Papadopoulos et al., "Normalized nonconformity measures for
-regression with the conformal prediction framework", 2008; leaving out in place of splitting: Barber et al., "Predictive
-inference with the jackknife+", 2021; leaving out whole groups: Dunn et al., "Distribution-free prediction sets for
-two-layer hierarchical models", 2022). What is left out is what the question lacks: the target, or all of its silicon,
-where these are not known; and, where the workload is not known, it and all that are more like it than the likest known
-one is like the workload in question.
+regression conformal prediction", 2008; leaving out in place of splitting: Barber et al., "Predictive inference with the
+jackknife+", 2021; leaving out whole groups: Dunn et al., "Distribution-free prediction sets for two-layer hierarchical
+models", 2022). What is left out is what the question lacks: the target, or all of its silicon, where these are not
+known; and, where the workload is not known, it and all that are more like it than the likest known one is like the
+workload in question.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEAST_EXAMPLES = 20
 MOST_EXAMPLES = 400
 """Left-out errors that an interval is made of: tells quantiles to within some percent of coverage."""
 NEIGHBOURS = 96
-"""Known latencies that one is told from, those that go with it most; more changed no error."""
+"""Known latencies that one is told from, those that go with it most; twice as many changed errors little."""
 DRAWS = 999
 """Samples of each expected latency, for sums."""
 LEVELS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)

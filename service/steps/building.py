@@ -116,7 +116,7 @@ def _gather(context: WorkerContext, connection: Connection, claim: Claim) -> Bui
         seed=0,
         timeout_s=context.settings.deploy_timeout_s,
     )
-    return BuildInput(build, request, pins, gather(context, connection, build), project.name)
+    return BuildInput(build, request, pins, gather(connection, build), project.name)
 
 
 def _store(connection: Connection, claim: Claim, build: BuildRow, made: Made, artifact: Stored | None) -> None:

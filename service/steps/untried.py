@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
+from crosstune.db.engine import reading
 from crosstune.db.repositories import listing, projects, targets, workloads
 from crosstune.db.repositories.builds import BuildRow
+from crosstune.db.repositories.targets import TargetRow
 from crosstune.service import expecting
 from crosstune.service.heart import Held
 from crosstune.service.pins import Pin, default_pin, label_of
@@ -26,16 +28,17 @@ UNTRIED = frozenset({Label.TRANSFERRED, Label.PREDICTED})
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A pin that was never tried here, with everything that is needed to do so."""
+    """A pin that was never tried on the build's target, with what is expected of its workload there."""
 
     pin: Pin
     trace: TraceJson | None
     """None when it is to be proposed."""
-    request: RoundRequest
+    workload_key: int
+    project_key: int
+    target: TargetRow
 
 
-def gather(context: WorkerContext, connection: Connection, build: BuildRow) -> list[Candidate]:
-    """The build's pins that nobody tried on its target, with what is expected of their workloads there."""
+def gather(connection: Connection, build: BuildRow) -> list[Candidate]:
     pins = [pin for pin in build.schedules if label_of(pin) in UNTRIED]
     if not pins:
         return []
@@ -43,25 +46,28 @@ def gather(context: WorkerContext, connection: Connection, build: BuildRow) -> l
     target = targets.get_by_key(connection, build.target_key)
     rows = {row.sha256: row for row in workloads.find(connection, [pin["workload"] for pin in pins])}
     expected = expecting.expected(connection, project.key, target, list(rows.values()))
-    settings = context.settings
     found = []
     for pin in pins:
-        workload = rows[pin["workload"]]
-        request = round_request(
-            connection,
-            target=TargetSpec.from_json(target.spec),
-            target_key=target.key,
-            workload_key=workload.key,
-            project_key=project.key,
-            trials=TRIALS,
-            seed=0,
-            build_timeout_s=settings.build_timeout_s,
-            run_timeout_s=settings.run_timeout_s,
-            ranker=settings.ranker,
-        )
+        key = rows[pin["workload"]].key
         trace = listing.get(connection, pin["record"], project.key).trace if "record" in pin else None
-        found.append(Candidate({**pin, **seconds(expected.get(workload.key))}, trace, request))
+        found.append(Candidate({**pin, **seconds(expected.get(key))}, trace, key, project.key, target))
     return found
+
+
+def request_of(context: WorkerContext, connection: Connection, candidate: Candidate) -> RoundRequest:
+    """A first round of the workload with everything that is known of it."""
+    return round_request(
+        connection,
+        target=TargetSpec.from_json(candidate.target.spec),
+        target_key=candidate.target.key,
+        workload_key=candidate.workload_key,
+        project_key=candidate.project_key,
+        trials=TRIALS,
+        seed=0,
+        build_timeout_s=context.settings.build_timeout_s,
+        run_timeout_s=context.settings.run_timeout_s,
+        ranker=context.settings.ranker,
+    )
 
 
 def resolve(context: WorkerContext, held: Held, candidates: Sequence[Candidate]) -> list[Pin]:
@@ -76,19 +82,21 @@ def resolve(context: WorkerContext, held: Held, candidates: Sequence[Candidate])
         for candidate in candidates:
             if held.should_stop():
                 raise Stopped
-            found.append(_resolved(tools, candidate))
+            with reading(context.engine) as connection:
+                request = request_of(context, connection, candidate)
+            found.append(_resolved(tools, candidate, request))
     finally:
         searcher.close()
     return found
 
 
-def _resolved(tools: Untried, candidate: Candidate) -> Pin:
+def _resolved(tools: Untried, candidate: Candidate, request: RoundRequest) -> Pin:
     pin = candidate.pin
     try:
         if candidate.trace is not None:
-            tools.check(candidate.request, candidate.trace)
+            tools.check(request, candidate.trace)
             return {**pin, "trace": candidate.trace}
-        proposed = tools.proposed(candidate.request)
+        proposed = tools.proposed(request)
     except NothingUsable as problem:
         return default_pin(pin["workload"], f"its {pin['label']} schedule cannot be used: {problem}")
     return {**pin, "schedule_sha256": proposed.schedule_sha256, "trace": proposed.trace}
