@@ -206,6 +206,8 @@ class RoundRequest:
     elsewhere: tuple[MeasuredElsewhere, ...] = ()
     near: tuple[TraceJson, ...] = ()
     """Fast schedules of workloads like this one, the most promising first."""
+    unmeasured: bool = False
+    """The candidates are used as they are: the default schedule and those of `near` have to compete with the others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,7 @@ def request_to_json(request: RoundRequest) -> dict[str, Any]:
         "attributes": request.attributes,
         "elsewhere": [one.to_json() for one in request.elsewhere],
         "near": request.near,
+        "unmeasured": request.unmeasured,
     }
 
 
@@ -160,6 +161,7 @@ class SearchRequest:
     attributes: dict[str, Any]
     elsewhere: tuple[MeasuredElsewhere, ...]
     near: tuple[TraceJson, ...]
+    unmeasured: bool
 
 
 def request_from_json(value: dict[str, Any]) -> SearchRequest:
@@ -179,6 +181,7 @@ def request_from_json(value: dict[str, Any]) -> SearchRequest:
         attributes=value["attributes"],
         elsewhere=tuple(MeasuredElsewhere.from_json(one) for one in value["elsewhere"]),
         near=tuple(value["near"]),
+        unmeasured=value["unmeasured"],
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from crosstune.tuner.builder import Builder, BuildJob
 from crosstune.tuner.child import ChildError
@@ -10,8 +10,8 @@ from crosstune.tuner.contracts import Attempt, ChildFailed, CrosstuneError, Roun
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Proposal, Searcher
 
-TRIALS = 2
-"""The default schedule, which a first round begins with, and what the ranker holds for the fastest."""
+DEFAULT = "default"
+"""Where such a proposal comes from, as candidates name it."""
 
 
 class NothingUsable(CrosstuneError):
@@ -28,15 +28,16 @@ class Untried:
     runner: Runner
 
     def proposed(self, request: RoundRequest) -> Proposal:
-        """The schedule that the ranker holds for the fastest; `request` is a round of TRIALS trials."""
+        """The schedule that the ranker holds for the fastest of all that a round lowers, unless that is the default."""
         try:
-            found = self.searcher.propose(request)
+            found = self.searcher.propose(replace(request, trials=1, unmeasured=True))
         except (ChildFailed, ChildError) as error:
             raise NothingUsable(f"the search failed: {error}") from error
-        ranked = [each for each in found.candidates if each.predicted_score is not None]
-        if not ranked:
+        if not found.candidates:
             raise NothingUsable(found.note or "the search found nothing that the cost model could rank")
-        best = max(ranked, key=lambda each: each.predicted_score or 0.0)
+        (best,) = found.candidates
+        if best.source == DEFAULT:
+            raise NothingUsable(found.note or "the cost model holds the default schedule for the fastest")
         self.check(request, best.trace)
         return best
 

@@ -54,11 +54,11 @@ class PinnedScheduleOut(Expectation):
 
 
 class DefaultScheduleOut(Out):
-    """A workload that has its default schedule although another one was wanted."""
+    """A workload that has its default schedule although a better one was looked for."""
 
     workload: str
     label: Label = Label.DEFAULT
-    reason: str = Field(description="Why the other one cannot be used.")
+    reason: str = Field(description="Why there is no better one that can be used.")
 
 
 class ArtifactOut(Out):
@@ -77,7 +77,7 @@ class BuildOut(Out):
         description="Workloads that are not listed get their default schedule; predicted ones are listed once built."
     )
     defaults: list[DefaultScheduleOut] = Field(
-        description="Once built: workloads whose transferred or predicted schedule could not be used."
+        description="Once built: workloads without a measured schedule that have the default one, and why."
     )
     tvm_version: str | None = None
     artifact: ArtifactOut | None = None

@@ -21,7 +21,7 @@ from crosstune.service.steps.tuning import round_request
 from crosstune.tuner.builder import Builder
 from crosstune.tuner.contracts import PinnedSchedule, RoundRequest, TargetSpec, TraceJson
 from crosstune.tuner.search import Searcher
-from crosstune.tuner.untried import TRIALS, NothingUsable, Untried
+from crosstune.tuner.untried import NothingUsable, Untried
 
 UNTRIED = frozenset({Label.TRANSFERRED, Label.PREDICTED})
 
@@ -62,7 +62,7 @@ def request_of(context: WorkerContext, connection: Connection, candidate: Candid
         target_key=candidate.target.key,
         workload_key=candidate.workload_key,
         project_key=candidate.project_key,
-        trials=TRIALS,
+        trials=1,
         seed=0,
         build_timeout_s=context.settings.build_timeout_s,
         run_timeout_s=context.settings.run_timeout_s,
@@ -98,7 +98,7 @@ def _resolved(tools: Untried, candidate: Candidate, request: RoundRequest) -> Pi
             return {**pin, "trace": candidate.trace}
         proposed = tools.proposed(request)
     except NothingUsable as problem:
-        return default_pin(pin["workload"], f"its {pin['label']} schedule cannot be used: {problem}")
+        return default_pin(pin["workload"], f"no {pin['label']} schedule: {problem}")
     return {**pin, "schedule_sha256": proposed.schedule_sha256, "trace": proposed.trace}
 
 

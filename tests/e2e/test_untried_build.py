@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from crosstune import Client, load
 from crosstune.db.engine import create_engine, transaction
@@ -18,10 +19,44 @@ from crosstune.service.schemas.builds import BuildIn, BuildOut
 from crosstune.service.schemas.targets import DetectIn
 from crosstune.tuner.contracts import sha256_json
 
+SHAPE = (1, 3, 56, 56)
+
 
 @pytest.fixture
 def service(service_process: Callable[..., Any]) -> Any:
     return service_process()
+
+
+@pytest.fixture
+def network_file(tmp_path: Path) -> Path:
+    """Two convolutions with enough work that other schedules than the default one promise something."""
+    random = np.random.default_rng(6)
+    shapes = {"w1": (64, 3, 3, 3), "w2": (64, 64, 3, 3), "w3": (10, 64), "b3": (10,)}
+    weights = [
+        numpy_helper.from_array((0.1 * random.standard_normal(shape)).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["input", "w1"], ["c1"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c2"], ["r2"]),
+        helper.make_node("GlobalAveragePool", ["r2"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w3", "b3"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two-convolutions",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, list(SHAPE))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])],
+        weights,
+    )
+    path = tmp_path / "two-convolutions.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+    return path
 
 
 def build(client: Client, network: str, target: str) -> BuildOut:
@@ -46,20 +81,22 @@ def store(folder: Path, target: str, workload: str, trace: Any) -> None:
 
 
 def test_a_network_that_was_never_tuned_is_built_from_what_is_predicted_and_known_elsewhere(
-    service: Any, tiny_network: Path, tmp_path: Path
+    service: Any, network_file: Path, tmp_path: Path
 ) -> None:
     with Client(service.start()) as client:
         here = client.detect_target().id
         there = client.detect_target(DetectIn(name="one-core", cores=1)).id
-        network = client.wait_network(client.upload_network(tiny_network).id).id
+        network = client.wait_network(client.upload_network(network_file).id).id
         first = build(client, network, there)
         predicted = {pin.workload: pin for pin in first.schedules}
         assert predicted and {pin.label for pin in predicted.values()} == {"predicted"}
         assert len(predicted) + len(first.defaults) == first.manifest["workloads_total"] + len(first.defaults)
+        assert all("default" in one.reason for one in first.defaults)  # what the model holds for the fastest
         assert not client.collect(client.list_records, 10)
 
         # What was measured elsewhere comes along; a trace that fits no workload does not stop the others.
-        good, bad, *_ = predicted
+        good = next(iter(predicted))
+        bad = next(each["workload_sha256"] for each in first.manifest["schedules"] if each["workload_sha256"] != good)
         traces = stored_traces(service.data_dir, first.id)
         store(service.data_dir, there, good, traces[good])
         store(service.data_dir, there, bad, [[["GetSBlock", [], ["no such block", "main"], ["b0"]]], []])
@@ -73,8 +110,8 @@ def test_a_network_that_was_never_tuned_is_built_from_what_is_predicted_and_know
         assert (entries[good]["label"], entries[bad]["label"]) == ("transferred", "default")
         assert entries[bad]["reason"] == left_out.reason
         loaded = load(client.download_artifact(made.id, tmp_path / "artifact"))
-    given = np.random.default_rng().standard_normal((1, 3, 16, 16)).astype(np.float32)
-    wanted = onnxruntime.InferenceSession(str(tiny_network)).run(None, {"input": given})[0]
+    given = np.random.default_rng().standard_normal(SHAPE).astype(np.float32)
+    wanted = onnxruntime.InferenceSession(str(network_file)).run(None, {"input": given})[0]
     np.testing.assert_allclose(loaded(given)["logits"], wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -13,7 +13,7 @@ from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import ImportedNetwork, RoundRequest
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.search import Searcher
-from crosstune.tuner.untried import TRIALS, NothingUsable, Untried
+from crosstune.tuner.untried import NothingUsable, Untried
 from tests.tuner.conftest import TARGET
 
 
@@ -29,7 +29,7 @@ def untried(template: Template) -> Iterator[Untried]:
 def request_(imported_network: ImportedNetwork) -> RoundRequest:
     """For the convolution with the most work."""
     workload = max((task.workload for task in imported_network.tasks), key=lambda each: each.flops)
-    return RoundRequest(TARGET, workload, (), (), TRIALS, 0)
+    return RoundRequest(TARGET, workload, (), (), 1, 0)
 
 
 def test_a_workload_that_nobody_knows_gets_the_schedule_that_the_model_holds_for_the_fastest(
@@ -56,6 +56,20 @@ def test_a_schedule_that_takes_too_long_to_compile_is_not_used(
         hurried.proposed(request_)
 
 
-def test_a_search_that_cannot_rank_says_so(untried: Untried, request_: RoundRequest) -> None:
-    with pytest.raises(NothingUsable):
-        untried.proposed(replace(request_, trials=1))  # room for the default schedule only
+def test_a_model_that_learnt_nothing_chooses_nothing(untried: Untried, request_: RoundRequest) -> None:
+    with pytest.raises(NothingUsable, match="could rank"):
+        untried.proposed(replace(request_, ranker="xgboost"))  # learns from records, of which there are none
+
+
+def test_the_default_schedule_competes_and_may_be_held_for_the_fastest(
+    untried: Untried, imported_network: ImportedNetwork
+) -> None:
+    held_for_fastest, others = 0, 0
+    for task in imported_network.tasks:
+        try:
+            untried.proposed(RoundRequest(TARGET, task.workload, (), (), 1, 0))
+            others += 1
+        except NothingUsable as problem:
+            assert "holds the default schedule for the fastest" in str(problem)
+            held_for_fastest += 1
+    assert held_for_fastest and others
