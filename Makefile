@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NETWORK ?=
 MINUTES ?=
 
-.PHONY: setup training demo test lint networks holdout pretrained benchmarks clean
+.PHONY: setup training demo test lint networks holdout pretrained bests benchmarks clean
 
 setup: $(VENV)/.complete
 
@@ -53,13 +53,17 @@ LOGS ?=
 KEEP ?= 0.8
 PRETRAINING := benchmarks/.cache/pretraining
 SHIPPED := cost_model/pretrained/dataset
-pretrained: training
+pretrained: training bests
 	rm -rf $(PRETRAINING) $(SHIPPED)
 	$(BIN)/crosstune dataset import --dataset $(PRETRAINING)/plain cost_model/pretrained/collected/*/ $(LOGS)
 	$(BIN)/crosstune dataset describe --dataset $(PRETRAINING)/plain --out $(PRETRAINING)/described
 	$(BIN)/crosstune dataset prune --dataset $(PRETRAINING)/described --out $(SHIPPED) --keep $(KEEP) \
 	  --method stratified-distinct
 	$(BIN)/crosstune model train --dataset $(SHIPPED) --out cost_model/pretrained/model
+
+# The best latencies that come with the package, of the same collections: what it expects of what was never measured.
+bests: setup
+	$(BIN)/python -m crosstune.cost_model.bests cost_model/pretrained/collected/*/
 
 benchmarks: setup
 	$(BIN)/python -m benchmarks

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection
 
 from crosstune.db.engine import reading
 from crosstune.db.ids import Prefix
-from crosstune.db.repositories import artifacts, builds, labels, listing, networks, schedules
+from crosstune.db.repositories import artifacts, builds, labels, listing, networks
 from crosstune.db.repositories.builds import BuildRow
 from crosstune.service import idempotency, journal, lookups, work
 from crosstune.service.errors import ArtifactGone, BuildFailed, BuildNotReady, PinsRefused
+from crosstune.service.pins import Pin, best_pins, label_of, measured_pin
 from crosstune.service.principal import Principal
 from crosstune.service.replies import Reply, reply
 from crosstune.service.schemas.builds import (
@@ -22,10 +22,12 @@ from crosstune.service.schemas.builds import (
     BuildIn,
     BuildOut,
     BuildState,
+    DefaultScheduleOut,
     PinnedScheduleOut,
     RecordChoice,
 )
 from crosstune.service.schemas.common import Failure, Page
+from crosstune.service.schemas.schedules import Expectation, Label
 from crosstune.service.services import Services
 
 LIST = "builds"
@@ -71,21 +73,9 @@ def create(services: Services, caller: Principal, key: str | None, body: BuildIn
     return idempotency.once(services, caller, key, request, submit)
 
 
-def best_pins(
-    connection: Connection, target_key: int, workload_keys: dict[str, int], project_key: int
-) -> list[dict[str, Any]]:
-    """The best schedule of each workload (sha256 -> key) that is known now, as builds store them."""
-    best = schedules.best(connection, target_key, list(workload_keys.values()), project_key)
-    return [
-        _pin(sha256, best[key].schedule_sha256, best[key].latency_s, best[key].record_id)
-        for sha256, key in workload_keys.items()
-        if key in best
-    ]
-
-
 def _named_pins(
     connection: Connection, target_key: int, workload_keys: dict[str, int], wanted: dict[str, str], project_key: int
-) -> list[dict[str, Any]]:
+) -> list[Pin]:
     foreign = [sha256 for sha256 in wanted if sha256 not in workload_keys]
     if foreign:
         raise PinsRefused(
@@ -103,12 +93,8 @@ def _named_pins(
                 workload=workload,
                 schedule=schedule,
             )
-        pins.append(_pin(workload, schedule, found.latency_s, found.id))
+        pins.append(measured_pin(workload, schedule, found.latency_s, found.id))
     return pins
-
-
-def _pin(workload: str, schedule: str, latency_s: float | None, record_id: str) -> dict[str, Any]:
-    return {"workload": workload, "schedule_sha256": schedule, "latency_s": latency_s, "record": record_id}
 
 
 def page(
@@ -165,9 +151,11 @@ def _out(connection: Connection, row: BuildRow, marks: dict[str, str]) -> BuildO
         network=row.network_id,
         target=row.target_id,
         job=row.job_id,
-        schedules=[
-            PinnedScheduleOut(workload=pin["workload"], schedule=pin["schedule_sha256"], latency_s=pin.get("latency_s"))
-            for pin in row.schedules or ()
+        schedules=[_pinned(pin) for pin in row.schedules if pin["schedule_sha256"] is not None],
+        defaults=[
+            DefaultScheduleOut(workload=pin["workload"], reason=pin["reason"])
+            for pin in row.schedules
+            if label_of(pin) is Label.DEFAULT
         ],
         tvm_version=row.tvm_version,
         artifact=ArtifactOut(sha256=stored.sha256, size_bytes=stored.size_bytes, kind=stored.kind) if stored else None,
@@ -182,4 +170,15 @@ def _out(connection: Connection, row: BuildRow, marks: dict[str, str]) -> BuildO
         labels=marks,
         created_at=lookups.utc(row.created_at),
         finished_at=lookups.utc_or_none(row.finished_at),
+    )
+
+
+def _pinned(pin: Pin) -> PinnedScheduleOut:
+    expected = {name: pin.get(name) for name in Expectation.model_fields}
+    return PinnedScheduleOut(
+        workload=pin["workload"],
+        schedule=pin["schedule_sha256"],
+        label=label_of(pin),
+        latency_s=pin.get("latency_s"),
+        **expected,
     )

@@ -15,6 +15,7 @@ from crosstune.db.repositories.jobs import JobRow, JobState
 from crosstune.db.repositories.steps import StepKind
 from crosstune.db.repositories.tasks import TaskRow
 from crosstune.service import work
+from crosstune.service.pins import best_pins
 from crosstune.tuner.allocation import (
     LEAST_GAIN,
     Outlook,
@@ -152,29 +153,17 @@ def _start_build(connection: Connection, job: JobRow, rows: Sequence[TaskRow], r
         project_id=job.project_id,
         network_id=job.network_id,
         target_key=job.target_key,
-        schedules=pinned(connection, job.project_id, job.target_key, [row.workload_key for row in rows]),
+        schedules=best_pins(
+            connection,
+            job.target_key,
+            {row.workload_sha256: row.workload_key for row in rows},
+            projects.get(connection, job.project_id).key,
+        ),
         job_id=job.id,
     )
     jobs.set_build(connection, job.id, build.id)
     jobs.transition(connection, job.id, JobState.BUILDING)
     work.enqueue_build(connection, build)
-
-
-def pinned(
-    connection: Connection, project_id: str, target_key: int, workload_keys: Sequence[int]
-) -> list[dict[str, object]]:
-    """The best schedules known now, as a build stores them: record, workload, schedule and latency."""
-    project = projects.get(connection, project_id)
-    found = schedules.best(connection, target_key, workload_keys, project.key)
-    return [
-        {
-            "record": best.record_id,
-            "workload": best.source_workload_sha256,
-            "schedule_sha256": best.schedule_sha256,
-            "latency_s": best.latency_s,
-        }
-        for best in found.values()
-    ]
 
 
 def _peak_flops_per_s(connection: Connection, target_key: int) -> float | None:

@@ -10,7 +10,7 @@ from crosstune.db.repositories.networks import NetworkTaskRow
 from crosstune.service import availability, lookups
 from crosstune.service.principal import Principal
 from crosstune.service.replies import Reply, reply
-from crosstune.service.schedules import Known, known_schedules
+from crosstune.service.schedules import Known, expected_sum, known_schedules, seconds
 from crosstune.service.schemas.jobs import Budget, JobBudget, JobIn, JobPlan, JobPlanTask
 from crosstune.service.schemas.schedules import Label
 from crosstune.service.services import Services
@@ -22,7 +22,7 @@ def plan(services: Services, caller: Principal, body: JobIn) -> Reply:
         network = lookups.ready_network(connection, caller, body.network)
         target = lookups.target(connection, body.target)
         found = networks.tasks_of(connection, network.id)
-        known = known_schedules(connection, caller, target.key, [task.workload.key for task in found])
+        known = known_schedules(connection, caller.project_key, target, [task.workload for task in found])
         estimated_s, basis = estimate(connection, target.key, body.budget)
         live = availability.is_live(services, connection, target.key)
     return reply(
@@ -36,6 +36,7 @@ def plan(services: Services, caller: Principal, body: JobIn) -> Reply:
             estimated_seconds=estimated_s,
             estimate_basis=basis,
             device_live=live,
+            **seconds(expected_sum([(task.weight, known[task.workload.key]) for task in found])),
         ),
     )
 
@@ -61,4 +62,5 @@ def _task(task: NetworkTaskRow, known: Known) -> JobPlanTask:
         flops=task.workload.flops,
         known=known.label,
         best_latency_s=measured.latency_s if measured else None,
+        **seconds(known.expected),
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -212,6 +212,8 @@ class RoundRequest:
     """Fast schedules of workloads like this one, the most promising first."""
     shortlist: float = SHORTLIST
     """Programs to lower for each one that is measured, where the ranker has an opinion."""
+    unmeasured: bool = False
+    """The candidates are used as they are: the default schedule and those of `near` have to compete with the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +260,24 @@ Measuring = Callable[[], AbstractContextManager[None]]
 ShouldStop = Callable[[], bool]
 
 
+MEASURED = "measured"
+
+
 @dataclass(frozen=True, slots=True)
 class PinnedSchedule:
     workload_sha256: str
     trace: TraceJson
     schedule_sha256: str
     latency_s: float | None
+    """Where it was measured."""
+    label: str = MEASURED
+    """MEASURED: on this target; any other: it was never tried here, and may be left out."""
+    expected_latency_s: float | None = None
+    """What tuning is expected to reach here, where that was not measured."""
+
+    @property
+    def tried(self) -> bool:
+        return self.label == MEASURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +292,18 @@ class BuildRequest:
     output_folder: str
     seed: int
     timeout_s: float = 600.0
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    """Why workloads (by sha256) get their default schedule although another one was wanted."""
+
+    @property
+    def all_tried(self) -> bool:
+        return all(schedule.tried for schedule in self.schedules)
+
+    def without_untried(self, reason: str) -> BuildRequest:
+        """The same with the default schedule for each workload whose own was never tried on the target."""
+        untried = {schedule.workload_sha256: reason for schedule in self.schedules if not schedule.tried}
+        tried = tuple(schedule for schedule in self.schedules if schedule.tried)
+        return replace(self, schedules=tried, defaults={**self.defaults, **untried})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,7 @@
 Parent side: no TVM here, each step runs in children. The steps are separate functions so that a worker can hold its
 device only while `time_network` runs:
 
-    compiled = compile_network(template, request)
-    verification = verify(template, compiled)
+    compiled, verification = compile_verified(template, request, should_stop)
     with measuring():
         timings = time_network(template, compiled)
     outcome = finish(compiled, verification, timings)
@@ -25,7 +24,15 @@ from typing import Any
 
 from crosstune.tuner.child import Child, ChildError, Template
 from crosstune.tuner.comparison import Comparison
-from crosstune.tuner.contracts import BuildOutcome, BuildRequest, ChildFailed, NetworkRefused, TargetSpec, TraceJson
+from crosstune.tuner.contracts import (
+    BuildOutcome,
+    BuildRequest,
+    ChildFailed,
+    NetworkRefused,
+    ShouldStop,
+    TargetSpec,
+    TraceJson,
+)
 from crosstune.tuner.manifest import (
     LIBRARY_NAME,
     MANIFEST_NAME,
@@ -137,6 +144,28 @@ def compile_network(template: Template, request: BuildRequest) -> Compiled:
     return replace(compiled, manifest=_manifest(request, tuned), timings_s=timings_s)
 
 
+def compile_verified(
+    template: Template, request: BuildRequest, should_stop: ShouldStop
+) -> tuple[Compiled, Verification]:
+    """Compile and verify. Where schedules that were never tried on the target spoil it, once more with the default ones
+    in their place: each was right alone, but the network decides. `request` of the answer says what was used.
+
+    A measured schedule that fails is a refusal: it was right before, so something is wrong that a default would hide.
+    Raises as `compile_network`.
+    """
+    try:
+        compiled = compile_network(template, request)
+        verification = verify(template, compiled)
+        problem = verification.refused
+    except ChildFailed as failure:
+        if request.all_tried or should_stop():
+            raise
+        problem = str(failure)
+    if problem is not None and not request.all_tried and not should_stop():
+        return compile_verified(template, request.without_untried(f"the network fails with it: {problem}"), should_stop)
+    return compiled, verification
+
+
 def _compile_one(template: Template, name: str, payload: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     with template.spawn(name) as child:
         answer: dict[str, Any] = child.call("operations.build_network:run", payload, timeout_s)
@@ -159,7 +188,9 @@ def _manifest(request: BuildRequest, facts: dict[str, Any]) -> Manifest:
         pipeline_version=facts["pipeline_version"],
         layout=facts["layout"],
         synthetic_weights=facts["synthetic_weights"],
-        schedules=tuple(facts["schedules"]),
+        schedules=tuple(
+            {**each, "reason": request.defaults.get(each["workload_sha256"])} for each in facts["schedules"]
+        ),
         workloads_applied=len(wanted.intersection(facts["applied"])),
         workloads_total=len(wanted),
     )

@@ -59,7 +59,8 @@ class Manifest:
     layout: str
     synthetic_weights: bool
     schedules: tuple[dict[str, Any], ...]
-    """Per distinct workload: workload_sha256, functions, weight, schedule_sha256 (None: default), latency_s, source."""
+    """Per distinct workload: workload_sha256, functions, weight, schedule_sha256 (None: default), latency_s, source,
+    label (how the schedule was known), expected_latency_s, reason (of a default where another one was wanted)."""
     workloads_applied: int
     workloads_total: int
     verification: dict[str, Any] = field(default_factory=dict)

@@ -146,6 +146,7 @@ def request_to_json(request: RoundRequest) -> dict[str, Any]:
         "elsewhere": [one.to_json() for one in request.elsewhere],
         "near": request.near,
         "shortlist": request.shortlist,
+        "unmeasured": request.unmeasured,
     }
 
 
@@ -166,6 +167,7 @@ class SearchRequest:
     elsewhere: tuple[MeasuredElsewhere, ...]
     near: tuple[TraceJson, ...]
     shortlist: float
+    unmeasured: bool
 
 
 def request_from_json(value: dict[str, Any]) -> SearchRequest:
@@ -186,6 +188,7 @@ def request_from_json(value: dict[str, Any]) -> SearchRequest:
         elsewhere=tuple(MeasuredElsewhere.from_json(one) for one in value["elsewhere"]),
         near=tuple(value["near"]),
         shortlist=value["shortlist"],
+        unmeasured=value["unmeasured"],
     )
 
 

@@ -1,4 +1,4 @@
-"""The model that comes with the package, and the measurements it was trained on."""
+"""The model that comes with the package, the measurements it was trained on, and the best of these."""
 
 from __future__ import annotations
 
@@ -13,3 +13,8 @@ def model_folder() -> Path:
 def dataset_folder() -> Path:
     """The data set, pruned, that the model was trained on."""
     return Path(__file__).parent / "dataset"
+
+
+def bests_file() -> Path:
+    """The best latencies that were collected (cost_model.bests)."""
+    return Path(__file__).parent / "bests.json"

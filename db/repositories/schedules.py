@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, text
 from sqlalchemy.orm import aliased
 
 from crosstune.db.codec import digest, hex_or_none, unpack_json
@@ -79,6 +79,15 @@ class Elsewhere:
 
 
 @dataclass(frozen=True, slots=True)
+class BestLatency:
+    """The best latency of a workload on a target, as `best` judges it."""
+
+    target_key: int
+    workload_key: int
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A measured program; latencies (seconds, None for a failure) compare only within one `group`."""
 
@@ -96,6 +105,27 @@ def best(
     """
     record = _best_key(project_key, Record.target_key == target_key, Record.workload_key == Workload.key)
     return _fetch_best(connection, record, workload_keys)
+
+
+def best_latencies(
+    connection: Connection, project_key: int, target_key: int, workload_keys: Sequence[int], limit: int
+) -> list[BestLatency]:
+    """What is known of any workload on any target, at most `limit`: first of the workloads named (under any TVM), then
+    of this target, then what changed last."""
+
+    def lowest(quality: str) -> Any:
+        return func.min(case((Record.quality == quality, Record.latency_s)))
+
+    graphs = select(Workload.version_free_key).where(Workload.key.in_(workload_keys))
+    named = Record.workload_key.in_(select(Workload.key).where(Workload.version_free_key.in_(graphs)))
+    rows = connection.execute(
+        select(Record.target_key, Record.workload_key, func.coalesce(lowest(FULL), lowest(QUICK)))
+        .where(BEST_RECORDS, Record.quality.in_([FULL, QUICK]), _visible(project_key))
+        .group_by(Record.target_key, Record.workload_key)
+        .order_by(named.desc(), (Record.target_key == target_key).desc(), func.max(Record.updated_at).desc())
+        .limit(limit)
+    )
+    return [BestLatency(*row) for row in rows]
 
 
 def tried(connection: Connection, target_key: int, workload_keys: Sequence[int]) -> dict[int, int]:

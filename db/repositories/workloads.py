@@ -95,6 +95,12 @@ def get_by_key(connection: Connection, workload_key: int) -> WorkloadRow:
     return workload_of(row)
 
 
+def get_by_keys(connection: Connection, workload_keys: Sequence[int]) -> list[WorkloadRow]:
+    """In no order; keys that are not known are left out."""
+    rows = connection.execute(workload_rows().where(Workload.key.in_(workload_keys)))
+    return [workload_of(row) for row in rows]
+
+
 def module_of(connection: Connection, workload_key: int) -> str:
     """TVM's JSON of the canonical module."""
     packed = connection.execute(select(Workload.module).where(Workload.key == workload_key)).scalar_one_or_none()

@@ -43,7 +43,7 @@ class Artifact(Base):
 class Build(Base):
     """An immutable result once its `state` is ready or refused; before that it is building, or failed for good.
 
-    `schedules` pins what was compiled: `[{workload, schedule_sha256, latency_s, record}, …]`.
+    `schedules` pins what was compiled: `[{label, workload, schedule_sha256, …}, …]`.
     Latencies are seconds of one inference; `reference_latency_s` is onnxruntime's.
     """
 

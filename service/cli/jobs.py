@@ -20,6 +20,7 @@ from crosstune.service.cli.options import (
 from crosstune.service.cli.output import (
     busy,
     duration,
+    expected,
     flops,
     note,
     print_json,
@@ -244,10 +245,14 @@ def _print_plan(plan: JobPlan, as_json: bool) -> None:
     if as_json:
         print_json(plan)
         return
-    rows = [(it.name, it.weight, flops(it.flops), it.known, duration(it.best_latency_s)) for it in plan.tasks]
+    rows = [
+        (it.name, it.weight, flops(it.flops), it.known, duration(it.best_latency_s), expected(it)) for it in plan.tasks
+    ]
     right = ("weight", "work", "best")
-    print_table(None, ("task", "weight", "work", "known", "best"), rows, right)
+    print_table(None, ("task", "weight", "work", "known", "best", "expected (80 %)"), rows, right)
     console = stdout_console()
+    if plan.expected_latency_s is not None:
+        console.print(f"expected sum over tasks: {expected(plan)}", markup=False)
     console.print(f"estimated time {duration(plan.estimated_seconds)}: {plan.estimate_basis}", markup=False)
     if plan.unsupported_operators:
         console.print(f"unsupported operators: {', '.join(plan.unsupported_operators)}", markup=False)

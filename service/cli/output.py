@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from crosstune.service.schemas.schedules import Expectation
 
 ABSENT = "-"
 
@@ -98,6 +101,15 @@ def duration(value_s: float | None) -> str:
         if value_s < limit_s:
             return f"{value_s * scale:.3g} {unit}"
     return f"{value_s:.3g} s" if value_s < 120 else f"{value_s / 60:.3g} min"
+
+
+def expected(found: Expectation) -> str:
+    """An expected latency with its 80 % interval."""
+    if found.expected_latency_s is None:
+        return ABSENT
+    return (
+        f"{duration(found.expected_latency_s)} ({duration(found.expected_low_s)} to {duration(found.expected_high_s)})"
+    )
 
 
 def speedup(before_s: float | None, after_s: float | None) -> str:

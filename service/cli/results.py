@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from crosstune.service.cli.options import JsonOption, LimitOption
 from crosstune.service.cli.output import (
     busy,
     duration,
+    expected,
     flops,
     note,
     print_json,
@@ -47,7 +49,8 @@ def best(
 ) -> None:
     """Show the best known schedules.
 
-    One for each task of a network, or for one workload, each labelled with how it is known.
+    One for each task of a network, or for one workload, each labelled with how it is known. For what was not measured
+    on the target: what tuning is expected to reach, and the interval that holds four of five later measurements.
     """
     if (network is None) == (workload is None):
         raise typer.BadParameter("give one of --network and --workload")
@@ -55,7 +58,18 @@ def best(
     if as_json:
         print_json(found)
         return
-    columns = ("task", "weight", "work", "label", "latency", "GFLOP/s", "quality", "from", "schedule")
+    columns = (
+        "task",
+        "weight",
+        "work",
+        "label",
+        "latency",
+        "GFLOP/s",
+        "expected (80 %)",
+        "quality",
+        "from",
+        "schedule",
+    )
     rows = [
         (
             it.name,
@@ -64,6 +78,7 @@ def best(
             it.label.value,
             duration(it.latency_s),
             throughput(it.flops, it.latency_s),
+            expected(it),
             it.quality,
             it.from_target,
             it.schedule and it.schedule[:12],
@@ -73,6 +88,8 @@ def best(
     print_table(None, columns, rows, right=("weight", "work", "latency", "GFLOP/s"), empty="no tasks")
     if found.latency_s is not None:
         stdout_console().print(f"sum over tasks: {duration(found.latency_s)}")
+    elif found.expected_latency_s is not None:
+        stdout_console().print(f"expected sum over tasks: {expected(found)}")
 
 
 def build(
@@ -122,6 +139,7 @@ def _failure(made: BuildOut) -> str | None:
 
 
 def _print_build(made: BuildOut, out: Path | None) -> None:
+    labels = Counter(pin.label.value for pin in made.schedules)
     rows = [
         ("build", made.id),
         ("state", made.state.value),
@@ -131,10 +149,13 @@ def _print_build(made: BuildOut, out: Path | None) -> None:
         ("tuned", f"{duration(made.tuned_latency_s)} ({speedup(made.untuned_latency_s, made.tuned_latency_s)})"),
         ("onnxruntime", duration(made.reference_latency_s)),
         ("largest error", None if made.largest_error is None else f"{made.largest_error:.2g}"),
-        ("tuned tasks", f"{made.workloads_applied} of {made.workloads_total}" if made.workloads_total else None),
+        ("scheduled tasks", f"{made.workloads_applied} of {made.workloads_total}" if made.workloads_total else None),
+        ("schedules", ", ".join(f"{count} {label}" for label, count in labels.items()) or None),
         ("artifact", out),
     ]
     print_table(None, ("", ""), rows)
+    for one in made.defaults:
+        note(f"workload {one.workload[:12]} has its default schedule: {one.reason}")
 
 
 def records(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from crosstune.service.schemas.common import Failure, In, Labels, Out, Reference, Sha256, Time
+from crosstune.service.schemas.schedules import Expectation, Label
 
 
 class BuildState(StrEnum):
@@ -19,7 +20,8 @@ class BuildState(StrEnum):
 
 class RecordChoice(StrEnum):
     BEST = "best"
-    """The best schedule of each workload that is known when the build is asked for."""
+    """The best schedule of each workload that is known when the build is asked for: measured on the target, or else
+    elsewhere; where nobody knows one, what the cost model holds for the fastest."""
     PINNED = "pinned"
     """Exactly the schedules named in `schedules`; other workloads get their default schedule."""
 
@@ -42,10 +44,21 @@ class BuildIn(In):
         return self
 
 
-class PinnedScheduleOut(Out):
+class PinnedScheduleOut(Expectation):
     workload: str
     schedule: str
-    latency_s: float | None = Field(None, description="Median when it was pinned.")
+    label: Label = Field(description="measured; transferred or predicted: never measured on this target.")
+    latency_s: float | None = Field(
+        None, description="Median when it was pinned; of a transferred one, where it was measured."
+    )
+
+
+class DefaultScheduleOut(Out):
+    """A workload that has its default schedule although a better one was looked for."""
+
+    workload: str
+    label: Label = Label.DEFAULT
+    reason: str = Field(description="Why there is no better one that can be used.")
 
 
 class ArtifactOut(Out):
@@ -60,7 +73,12 @@ class BuildOut(Out):
     network: str
     target: str
     job: str | None = Field(None, description="The job that made it, if one did.")
-    schedules: list[PinnedScheduleOut] = Field(description="Workloads that are not listed get their default schedule.")
+    schedules: list[PinnedScheduleOut] = Field(
+        description="Workloads that are not listed get their default schedule; predicted ones are listed once built."
+    )
+    defaults: list[DefaultScheduleOut] = Field(
+        description="Once built: workloads without a measured schedule that have the default one, and why."
+    )
     tvm_version: str | None = None
     artifact: ArtifactOut | None = None
     tuned_latency_s: float | None = None

@@ -18,6 +18,7 @@ from crosstune.service.schemas.common import (
     Reference,
     Time,
 )
+from crosstune.service.schemas.schedules import Expectation
 
 
 class JobState(StrEnum):
@@ -133,17 +134,18 @@ class JobDetail(JobOut):
     tasks: list[JobTaskOut]
 
 
-class JobPlanTask(Out):
+class JobPlanTask(Expectation):
     workload: str
     name: str
     weight: int
     flops: float
-    known: str = Field(description="What the search starts from: measured, transferred or none.")
+    known: str = Field(description="What the search starts from: measured, transferred, predicted or none.")
     best_latency_s: float | None = Field(None, description="Best measured on this very target, where it is known.")
 
 
-class JobPlan(Out):
-    """What a job would do; nothing was created."""
+class JobPlan(Expectation):
+    """What a job would do; nothing was created. The expected latency is the sum over tasks of weight times measured or
+    expected latency."""
 
     network: str
     target: str

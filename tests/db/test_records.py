@@ -226,6 +226,29 @@ def test_the_default_of_a_workload_is_known_apart_from_its_best(engine: Engine, 
         assert schedules.defaults(connection, make.target(connection).key, keys) == {keys[0]: 0.8}
 
 
+def test_best_latencies_are_those_asked_for_first_then_those_of_the_target(engine: Engine, make: Any) -> None:
+    with transaction(engine) as connection:
+        store(connection, make, make.candidate("a", make.full(3.0)), target="there", graph="other", now=1.0)
+        store(
+            connection, make, make.candidate("b", make.full(2.0), make.quick(1.0)), target="there", graph="old", now=2.0
+        )
+        store(connection, make, make.candidate("c", make.quick(0.5)), target="there", graph="old", now=3.0)
+        store(connection, make, make.candidate("d", make.failure("compile")), graph="old", now=4.0)
+        store(connection, make, make.candidate("e", make.quick(0.25)), graph="other", now=5.0)
+        store(connection, make, make.candidate("f", make.quick(4.0)), graph="conv", tvm="0.26", target="there", now=0.0)
+        keys = {name: make.workload(connection, name).key for name in ("conv", "old", "other")}
+        keys["earlier conv"] = make.workload(connection, "conv", "0.26").key
+        here, there = (make.target(connection, name).key for name in ("here", "there"))
+        found = schedules.best_latencies(connection, ME, here, [keys["conv"]], 10)
+        assert [(one.target_key, one.workload_key, one.latency_s) for one in found] == [
+            (there, keys["earlier conv"], 4.0),
+            (here, keys["other"], 0.25),
+            (there, keys["old"], 2.0),
+            (there, keys["other"], 3.0),
+        ]
+        assert schedules.best_latencies(connection, ME, here, [keys["conv"]], 2) == found[:2]
+
+
 def test_a_withdrawn_record_is_no_longer_best_until_it_is_measured_again(engine: Engine, make: Any) -> None:
     with transaction(engine) as connection:
         (one,) = store(connection, make, make.candidate("one", make.full(0.2)))

@@ -72,6 +72,12 @@ class LiveService:
         with transaction(self.engine) as connection:
             return targets.register(connection, identity=spec.identity, name=name, spec=spec.to_json())[0].id
 
+    def know_hardware(self, name: str) -> None:
+        """What a calibration would store."""
+        rates = {"peak_flops_per_s": 2e11, "memory_bytes_per_s": 2e10}
+        with transaction(self.engine) as connection:
+            targets.add_facts(connection, targets.get(connection, name).key, rates, "calibrated")
+
     def job_in(self, client: Client) -> JobIn:
         """A job of ten trials for a network that stays in its import, so that nothing happens by itself."""
         network = client.upload_network(b"a network of its own")

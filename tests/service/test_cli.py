@@ -277,6 +277,9 @@ def test_best_schedules_are_shown_with_their_label(live_service: LiveService) ->
     people = run_at(live_service, *chosen)
     assert "fused_conv2d_add_relu" in people.stdout
     assert "none" in people.stdout
+    live_service.know_hardware("test-silicon")
+    people = run_at(live_service, *chosen).stdout
+    assert "predicted" in people and "expected sum over tasks" in people and " to " in people
 
 
 def test_a_dry_run_says_what_a_job_would_do_and_makes_none(live_service: LiveService) -> None:
@@ -287,6 +290,8 @@ def test_a_dry_run_says_what_a_job_would_do_and_makes_none(live_service: LiveSer
     assert plan.exit_code == 0, plan.output
     assert [task["weight"] for task in json.loads(plan.stdout)["tasks"]] == [3]
     assert "estimated time" in run_at(live_service, *chosen).stdout
+    live_service.know_hardware("test-silicon")
+    assert "expected sum over tasks" in run_at(live_service, *chosen).stdout
     assert run_at(live_service, "job", "list", "--json").stdout.strip() == "[]"
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,33 @@ def test_a_schedule_with_a_wrong_tile_is_refused(template: Template, make_reques
     assert outcome.refused is not None and "unusable" in outcome.refused
     assert outcome.tuned_latency_s is None
     assert list(Path(request.output_folder).iterdir()) == []
+
+
+def test_untried_schedules_that_spoil_the_network_are_left_out_and_the_reason_is_kept(
+    template: Template, make_request: MakeRequest
+) -> None:
+    tried, spoilt = sampled_schedules(make_request(matrix_network()))
+    spoilt = replace(with_wrong_tile(spoilt), label="predicted")
+    request = make_request(matrix_network(), [tried, spoilt])
+    compiled, verification = deploy.compile_verified(template, request, lambda: False)
+    outcome = deploy.finish(compiled, verification, deploy.time_network(template, compiled, duration_s=0.1))
+    assert outcome.refused is None
+    by_workload = {each["workload_sha256"]: each for each in outcome.manifest["schedules"]}
+    assert by_workload[tried.workload_sha256]["label"] == "measured"
+    left_out = by_workload[spoilt.workload_sha256]
+    assert (left_out["label"], left_out["schedule_sha256"]) == ("default", None)
+    assert "unusable" in left_out["reason"]
+    assert compiled.request.schedules == (tried,)
+
+
+def test_a_measured_schedule_that_spoils_the_network_is_refused_and_nothing_is_hidden(
+    template: Template, make_request: MakeRequest
+) -> None:
+    first, spoilt = sampled_schedules(make_request(matrix_network()))
+    untried = replace(first, label="transferred")
+    request = make_request(matrix_network(), [untried, with_wrong_tile(spoilt)])
+    _, verification = deploy.compile_verified(template, request, lambda: False)
+    assert verification.refused is not None and spoilt.workload_sha256[:12] in verification.refused
 
 
 Damage = Callable[[Any], Any]

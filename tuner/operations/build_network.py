@@ -105,6 +105,8 @@ def _schedules(built: network_build.BuiltNetwork, calls: dict[str, int]) -> list
                 "source": "pinned" if pinned else "default",
                 "schedule_sha256": pinned.schedule_sha256 if pinned else None,
                 "latency_s": pinned.latency_s if pinned else None,
+                "label": pinned.label if pinned else "default",
+                "expected_latency_s": pinned.expected_latency_s if pinned else None,
             },
         )
         entry["functions"].append(kernel.function)

@@ -48,10 +48,12 @@ NEIGHBOURS = 4
 """Schedules of workloads like this one in its first round, however the ranker sees them beside others."""
 STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
+UNMEASURED_ROOM = 16
+"""What is used unmeasured is chosen out of as many programs as a round of so many trials lowers."""
 MAX_KEPT = 1024
 MAX_THREADS = 8
 
-TRANSFER, NEIGHBOUR = "transfer", "neighbour"
+DEFAULT, TRANSFER, NEIGHBOUR = "default", "transfer", "neighbour"
 STAND_IN = "xgboost"
 
 Result = TypeVar("Result")
@@ -134,7 +136,7 @@ class _Round:
         """The spaces gave less than was asked for."""
 
     def run(self) -> Proposals:
-        chosen = self._certain()
+        chosen = [] if self.request.unmeasured else self._certain()
         room = self.request.trials - len(chosen)
         if room > 0 and self.session.spaces:
             chosen += self._searched(room)
@@ -149,7 +151,7 @@ class _Round:
         chosen = []
         default = self.session.default
         if default is not None and not {default.schedule_sha256, default.module_sha256} & self.unwanted:
-            chosen.append(self._proposal(default, None, "default"))
+            chosen.append(self._proposal(default, None, DEFAULT))
         seeds = [known.trace for known in self.request.known if is_seed(known)]
         room = self.request.trials - len(chosen)
         lowered = self.session.lowerer.lower(seeds[: 2 * room], self.request.seed, self.unwanted)
@@ -161,6 +163,8 @@ class _Round:
         drafter = self._timed(
             "fit", lambda: Drafter(self.session.spaces, self.request.known, self.session.tried, self.random)
         )
+        if self.request.unmeasured:
+            return self._promising(drafter, ranker, room)
         neighbours = self._neighbours(drafter, ranker, min(NEIGHBOURS, room // 2))
         return neighbours + self._found(drafter, ranker, room - len(neighbours))
 
@@ -177,18 +181,40 @@ class _Round:
             scored = self._timed("rank", partial(self._scored, ranker, pool))
         return [self._proposal(each, score, NEIGHBOUR) for each, score in scored[:room]]
 
+    def _promising(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
+        """What the ranker holds for the fastest of all: the default schedule, neighbours, drafts. Nothing blindly."""
+        if not ranker.informed:
+            return []
+        default = self.session.default
+        if default is not None:
+            self.session.kept[default.schedule_sha256] = default
+        self._neighbours(drafter, ranker, 0)  # lowered and kept
+        scored = self._ranked(drafter, ranker, UNMEASURED_ROOM)
+        best = [(each, score) for each, score in scored if score is not None][:room]
+        return [
+            self._proposal(
+                each, score, DEFAULT if default and each.schedule_sha256 == default.schedule_sha256 else "search"
+            )
+            for each, score in best
+        ]
+
     def _found(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         if not ranker.informed:
             pool = self._grown(drafter, room)
             self.dry = self.dry and len(pool) <= room
             return [self._proposal(each, None, "search") for each in pool[:room]]
+        scored = self._ranked(drafter, ranker, room)
+        self.dry = self.dry and len(scored) <= room
+        return [self._proposal(each, score, "search") for each, score in self._picked(scored, room)]
+
+    def _ranked(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Scored]:
+        """Programs lowered for `room` candidates, and those kept from before, the best first."""
         for generation in range(GENERATIONS):
             pool = self._grown(drafter, math.ceil(room * self.request.shortlist / GENERATIONS))
             scored = self._timed("rank", partial(self._scored, ranker, pool))
             if generation + 1 < GENERATIONS and not self.dry:
                 self._timed("fit", partial(self._teach, drafter, scored))
-        self.dry = self.dry and len(pool) <= room
-        return [self._proposal(each, score, "search") for each, score in self._picked(scored, room)]
+        return scored
 
     def _grown(self, drafter: Drafter, want: int) -> list[Lowered]:
         """Up to `want` programs lowered now, the last drafted first, then those that were kept and never proposed."""

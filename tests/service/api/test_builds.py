@@ -64,10 +64,21 @@ def test_a_build_pins_the_best_schedules_known_now_and_is_made_by_a_step(api: Ap
     api.record(target_id, 0, 0.002, "slow")
     build = _build(api, target_id, labels={"for": "release"})
     assert build["state"] == "building" and build["labels"] == {"for": "release"}
-    assert build["schedules"] == [{"workload": _workload(0), "schedule": best, "latency_s": 0.001}]
+    (pin,) = build["schedules"]
+    assert (pin["workload"], pin["schedule"], pin["label"], pin["latency_s"]) == (_workload(0), best, "measured", 0.001)
+    assert pin["expected_latency_s"] is None and build["defaults"] == []
     assert ("build_network", f"hw.{target_id}", {"build_id": build["id"]}) in api.steps()
     api.record(target_id, 0, 0.0005, "faster")
     assert api.get(f"/v1/builds/{build['id']}").json() == build
+
+
+def test_a_build_takes_what_was_measured_elsewhere_where_nothing_was_measured_here(api: Api, target_id: str) -> None:
+    there = api.target(cores=1, name="there")["id"]
+    api.record(there, 0, 0.001, "known there")
+    moved = api.record(there, 1, 0.004, "known there")
+    here = api.record(target_id, 0, 0.003, "known here")
+    found = [(pin["schedule"], pin["label"], pin["latency_s"]) for pin in _build(api, target_id)["schedules"]]
+    assert found == [(here, "measured", 0.003), (moved, "transferred", 0.004)]
 
 
 def test_a_build_of_named_schedules_uses_exactly_those(api: Api, target_id: str) -> None:

@@ -146,6 +146,18 @@ def test_a_dry_run_tells_tasks_and_time_and_makes_nothing(api: Api) -> None:
     assert api.get("/v1/jobs").json()["items"] == [] and api.steps() == before
 
 
+def test_a_dry_run_says_what_tuning_is_expected_to_reach(api: Api) -> None:
+    api.network()
+    target = api.target(model="epyc-7452", mcpu="znver2", name="known")
+    api.record(target["id"], 0, 0.002)
+    plan = api.post("/v1/jobs?dry_run=true", _body(api, target="known")).json()
+    measured, predicted = plan["tasks"]
+    assert (measured["known"], measured["expected_latency_s"]) == ("measured", None)
+    assert predicted["known"] == "predicted" and predicted["best_latency_s"] is None
+    assert 0 < predicted["expected_low_s"] < predicted["expected_latency_s"] < predicted["expected_high_s"]
+    assert plan["expected_latency_s"] == pytest.approx(0.002 + 2 * predicted["expected_latency_s"], rel=0.05)
+
+
 def test_a_dry_run_estimates_from_earlier_jobs(api: Api) -> None:
     api.network()
     job = _submit(api)

@@ -64,6 +64,53 @@ def test_a_question_that_names_too_much_or_nothing_is_refused(api: Api) -> None:
     api.problem(api.get(f"/v1/schedules/best?target={target}&network=new"), 409, "network-not-ready")
 
 
+KNOWN = {"model": "epyc-7452", "mcpu": "znver2"}
+"""A processor in the table of known hardware."""
+
+
+def test_what_was_measured_nowhere_is_predicted_where_the_hardware_is_known(api: Api) -> None:
+    api.network(tasks=2)
+    known, unknown = api.target(**KNOWN, name="known")["id"], api.target()["id"]
+    answer = api.get(f"/v1/schedules/best?target={known}&network=net").json()
+    for item in answer["schedules"]:
+        assert (item["label"], item["latency_s"], item["schedule"]) == ("predicted", None, None)
+        assert 0 < item["expected_low_s"] < item["expected_latency_s"] < item["expected_high_s"] < 0.1
+    least, most = (
+        sum(it["weight"] * it[end] for it in answer["schedules"]) for end in ("expected_low_s", "expected_high_s")
+    )
+    assert least < answer["expected_low_s"] < answer["expected_latency_s"] < answer["expected_high_s"] < most
+    assert answer["latency_s"] is None
+    blind = api.get(f"/v1/schedules/best?target={unknown}&network=net").json()
+    assert [(item["label"], item["expected_latency_s"]) for item in blind["schedules"]] == [("none", None)] * 2
+    assert blind["expected_latency_s"] is None
+
+
+def test_a_transferred_schedule_has_the_latency_there_and_the_one_expected_here(api: Api) -> None:
+    api.network(tasks=1)
+    here, there = api.target(**KNOWN, name="here")["id"], api.target(**KNOWN, cores=1, name="there")["id"]
+    plain = api.get(f"/v1/schedules/best?target={here}&network=net").json()["schedules"][0]
+    slow_s = 20 * plain["expected_latency_s"]
+    api.record(there, 0, slow_s)
+    (item,) = api.get(f"/v1/schedules/best?target={here}&network=net").json()["schedules"]
+    assert (item["label"], item["from_target"], item["latency_s"]) == ("transferred", there, slow_s)
+    assert item["expected_latency_s"] > 3 * plain["expected_latency_s"]
+    assert item["expected_high_s"] / item["expected_low_s"] < plain["expected_high_s"] / plain["expected_low_s"]
+    assert item["expected_low_s"] < item["expected_latency_s"] < item["expected_high_s"]
+
+
+def test_what_is_measured_is_not_expected_and_counts_exactly_in_the_sum(api: Api) -> None:
+    api.network(tasks=2)
+    target = api.target(**KNOWN, name="known")["id"]
+    api.record(target, 1, 5.0)
+    answer = api.get(f"/v1/schedules/best?target={target}&network=net").json()
+    assert [item["label"] for item in answer["schedules"]] == ["predicted", "measured"]
+    assert answer["schedules"][1]["expected_latency_s"] is None
+    assert 10.0 < answer["expected_low_s"] < answer["expected_latency_s"] < answer["expected_high_s"] < 10.1
+    api.record(target, 0, 1.0)
+    answer = api.get(f"/v1/schedules/best?target={target}&network=net").json()
+    assert (answer["latency_s"], answer["expected_latency_s"]) == (11.0, None)
+
+
 def test_records_are_paged_and_filtered(api: Api) -> None:
     api.network()
     here, there = api.target()["id"], api.target(cores=1, name="one-core")["id"]
