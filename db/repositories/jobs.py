@@ -274,14 +274,14 @@ def resume(
 ) -> JobRow:
     """Queue an ended job again with more budget; IllegalTransition while it has not ended.
 
-    What is null stays as it is, and an unlimited budget stays unlimited. One that had converged is to use all of its
-    budget from now on. The next step is the caller's to add.
+    What is null stays as it is, and an unlimited budget stays unlimited. A job that had succeeded is to use all of its
+    budget from now on: whoever resumes it wants more than it would do by itself. The next step is the caller's to add.
     """
     job = lock(connection, job_id)
     if not job.ended:
         raise IllegalTransition(job_id, job.state, JobState.QUEUED)
     values: dict[str, Any] = {"cancel_requested": False, "stop_reason": None, "ended_at": None, "deadline": None}
-    if job.stop_reason == CONVERGED:
+    if job.state == JobState.SUCCEEDED:
         values["options"] = {**(job.options or {}), WHOLE_BUDGET: True}
     if add_trials is not None and job.budget_trials is not None:
         values["budget_trials"] = job.budget_trials + add_trials

@@ -65,7 +65,7 @@ class JobIn(In):
 
 
 class JobResume(In):
-    """More budget for a job that has ended, on top of what it had; one that had converged uses all of it."""
+    """More budget for a job that has ended, on top of what it had; one that had succeeded uses all of it."""
 
     budget: Budget
 

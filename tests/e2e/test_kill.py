@@ -26,7 +26,7 @@ def run_through_kills(service: object, network: Path, trials: int, kills: int, s
     with Client(service.start()) as client:  # type: ignore[attr-defined]
         target = client.detect_target().id
         uploaded = client.upload_network(network)
-        body = JobIn(network=uploaded.id, target=target, budget=Budget(trials=trials), seed=seed)
+        body = JobIn(network=uploaded.id, target=target, budget=Budget(trials=trials), seed=seed, whole_budget=True)
         job = client.create_job(body, key="the-only-job").id
     for _ in range(kills):
         time.sleep(draw.uniform(0.5, 6.0))

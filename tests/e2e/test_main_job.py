@@ -28,7 +28,8 @@ def client(service_process: Callable[..., object]) -> Client:
 def tune(client: Client, path: Path, trials: int = TRIALS, target: str | None = None) -> JobDetail:
     target = target or client.detect_target().id
     network = client.wait_network(client.upload_network(path).id)
-    return client.wait(client.create_job(JobIn(network=network.id, target=target, budget=Budget(trials=trials))).id)
+    body = JobIn(network=network.id, target=target, budget=Budget(trials=trials), whole_budget=True)
+    return client.wait(client.create_job(body).id)
 
 
 def test_a_network_comes_back_tuned_verified_and_can_be_asked_for(

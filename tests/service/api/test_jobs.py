@@ -307,11 +307,10 @@ def test_a_job_that_is_to_use_its_whole_budget_says_so(api: Api) -> None:
     assert _submit(api, whole_budget=True)["whole_budget"] is True
 
 
-def test_a_job_that_had_converged_uses_what_it_is_resumed_with(api: Api) -> None:
+@pytest.mark.parametrize(("ended", "whole"), [(JobState.SUCCEEDED, True), (JobState.FAILED, False)])
+def test_a_job_that_had_succeeded_uses_what_it_is_resumed_with(api: Api, ended: JobState, whole: bool) -> None:
     api.network()
     job = _submit(api)
-    with transaction(api.engine) as connection:
-        jobs.transition(connection, job["id"], JobState.BUILDING, stop_reason="converged")
-        jobs.transition(connection, job["id"], JobState.SUCCEEDED)
+    _move(api, job, JobState.BUILDING, ended)
     resumed = api.made(api.post(f"/v1/jobs/{job['id']}/resume", {"budget": {"trials": 5}}))
-    assert resumed["whole_budget"] is True
+    assert resumed["whole_budget"] is whole
