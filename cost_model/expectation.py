@@ -346,7 +346,7 @@ def likeness(one: Sites, other: Sites) -> Floats:
 
 def _shared(one: Sequence[frozenset[str]], other: Sequence[frozenset[str]]) -> Floats:
     """(one, other) operators that two names share, of all that either has (Jaccard's index)."""
-    rows, columns = {name: index for index, name in enumerate(set(one))}, {}
+    rows = {name: index for index, name in enumerate(set(one))}
     columns = {name: index for index, name in enumerate(set(other))}
     table = np.array([[len(a & b) / len(a | b) for b in columns] for a in rows])
     found: Floats = table[np.ix_([rows[name] for name in one], [columns[name] for name in other])]

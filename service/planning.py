@@ -21,6 +21,7 @@ from crosstune.tuner.allocation import (
     Outlook,
     Plan,
     TaskState,
+    gain_per_minute,
     network_estimate_s,
     next_task,
     outlook,
@@ -98,8 +99,8 @@ def forecast_plan(connection: Connection, job: JobRow, round_trials: int) -> Pla
 
 def _converged(states: Sequence[TaskState], plan: Plan) -> bool:
     """Another minute is expected to bring too little; never before every task has a latency."""
-    expected = outlook(states, plan)
-    return expected is not None and expected.gain_per_minute < plan.least_gain
+    gain = gain_per_minute(states, plan)
+    return gain is not None and gain < plan.least_gain
 
 
 def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> int:

@@ -98,10 +98,16 @@ def next_task(tasks: Sequence[TaskState], plan: Plan) -> int | None:
     return None if first is None else first.task
 
 
+def gain_per_minute(tasks: Sequence[TaskState], plan: Plan) -> float | None:
+    """Share of the network's latency that another minute is expected to take off; None as for `outlook`."""
+    network_s = _network_s(tasks)
+    return saving_s(tasks, plan, MINUTE_S) / network_s if network_s else None
+
+
 def outlook(tasks: Sequence[TaskState], plan: Plan) -> Outlook | None:
     """None while some task has no latency yet; tasks that were given up without one count for nothing."""
-    network_s = network_estimate_s([task for task in tasks if task.latency_s is not None or not task.exhausted])
-    if not network_s:
+    network_s, gain = _network_s(tasks), gain_per_minute(tasks, plan)
+    if network_s is None or gain is None:
         return None
     seconds, trials, latency_s = 0.0, 0, network_s
     for each in _rounds(tasks, _coarser(plan)):
@@ -109,7 +115,7 @@ def outlook(tasks: Sequence[TaskState], plan: Plan) -> Outlook | None:
         if not worth_it or trials >= plan.trials_left or seconds >= min(plan.seconds_left, LONGEST_S):
             break
         seconds, trials, latency_s = seconds + each.cost_s, trials + each.trials, latency_s - each.saved_s
-    return Outlook(saving_s(tasks, plan, MINUTE_S) / network_s, seconds, latency_s)
+    return Outlook(gain, seconds, latency_s)
 
 
 def saving_s(tasks: Sequence[TaskState], plan: Plan, seconds: float) -> float:
@@ -132,6 +138,10 @@ def network_estimate_s(tasks: Sequence[TaskState], tuned: bool = True) -> float 
             return None
         total += task.weight * latency_s
     return total
+
+
+def _network_s(tasks: Sequence[TaskState]) -> float | None:
+    return network_estimate_s([task for task in tasks if task.latency_s is not None or not task.exhausted])
 
 
 def _rounds(tasks: Sequence[TaskState], plan: Plan) -> Iterator[Round]:
