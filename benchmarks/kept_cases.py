@@ -19,13 +19,11 @@ CODE = ("crosstune.cost_model.", "benchmarks.cost_model_cases")
 
 def fingerprint(settings: str, data: Iterable[Path]) -> str:
     """Of the cost model's code as far as it is imported now, of the files that it learns from, and of the settings."""
-    names = sorted(name for name in sys.modules if name.startswith(CODE))
-    files = [(name, Path(sys.modules[name].__file__ or "")) for name in names]
-    files += [(path.name, path) for path in sorted(data)]
-    found = hashlib.sha256(settings.encode())
-    for name, path in files:
-        found.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return found.hexdigest()
+    files = [(name, Path(sys.modules[name].__file__ or "")) for name in sys.modules if name.startswith(CODE)]
+    files += [(path.name, path) for path in data]
+    # Sorted as text: the order of paths depends on where the clone and the data lie.
+    lines = sorted(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for name, path in files)
+    return hashlib.sha256("\n".join([settings, *lines]).encode()).hexdigest()
 
 
 def unpack(folder: Path, wanted: str, kept: Path = KEPT) -> int:
