@@ -13,9 +13,9 @@ from benchmarks.report import RESULTS, Claim
 README = Path(__file__).resolve().parents[1] / "README.md"
 COST_MODEL_PAGE = README.parent / "docs" / "cost-model.md"
 PERFORMANCE_PAGE = README.parent / "docs" / "performance.md"
-SEARCHING = ("guided_search", "stopping", "transfer", "answers")
+SEARCHING = ("guided_search", "stopping", "time_to_quality", "transfer", "answers")
 """Benchmarks of how a search spends its time."""
-DEMO, CLAIMS, FIGURES, COST_MODEL, SOURCES = "demo", "claims", "figures", "cost_model", "sources"
+DEMO, CLAIMS, FIGURES, COST_MODEL, SOURCES, STARTS = "demo", "claims", "figures", "cost_model", "sources", "starts"
 SOURCE_COLUMNS = ("source", "targets", "workloads", "programs")
 """Of what was collected: one row for each collection, in groups that are large enough to be ranked."""
 """The blocks that are filled: what stands between `<!-- name -->` and `<!-- /name -->`."""
@@ -54,10 +54,30 @@ def page_filled(text: str, found: Mapping[str, Report]) -> str:
 
 
 def performance_filled(text: str, found: Mapping[str, Report]) -> str:
-    """The page on searching with its claims and the table of where the best schedules came from."""
+    """The page on searching with its claims, where the best schedules came from, and how soon others are reached."""
     claims = claims_table({name: found[name] for name in SEARCHING if name in found})
     table = sources_table(found["transfer"]["data"].get("sources", ())) if "transfer" in found else ""
-    return replaced(replaced(text, CLAIMS, claims), SOURCES, table)
+    starts = starts_table(found["time_to_quality"]["data"]["starts"]) if "time_to_quality" in found else ""
+    return replaced(replaced(replaced(text, CLAIMS, claims), SOURCES, table), STARTS, starts)
+
+
+def starts_table(starts: Iterable[Mapping[str, Any]]) -> str:
+    """By start and peer: medians over operators of the peer's seconds and trials over ours, and of the latencies."""
+    columns = ("start", "peer", "seconds, theirs over ours", "trials", "as good on", "best latency, ours over theirs")
+    rows = [
+        (
+            one["start"],
+            name,
+            f"{found['seconds']:.1f}",
+            f"{found['trials']:.1f}",
+            f"{found['reached']} of {found['operators']}",
+            f"{found['best_latency']:.2f}",
+        )
+        for one in starts
+        for name, found in one.items()
+        if name != "start"
+    ]
+    return _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows) if rows else ""
 
 
 def sources_table(sources: Iterable[Mapping[str, Any]]) -> str:

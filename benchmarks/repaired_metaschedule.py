@@ -7,12 +7,16 @@ that would say nothing. A process of its own: `python -m benchmarks.repaired_met
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S
 from crosstune.tuner.builder import Builder, BuildJob, Built
 from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import Attempt, Quality, RoundRequest, TargetSpec, Workload, median
@@ -20,6 +24,7 @@ from crosstune.tuner.runner import Runner
 from crosstune.tuner.tvm_adapter.preload import preload, set_threads
 
 FAILED_S = 1e10
+TIMEOUT_S = 1800.0
 TRIALS_PER_ROUND = 64
 """MetaSchedule's own default."""
 
@@ -36,6 +41,19 @@ def main() -> None:
     Path(sys.argv[2]).write_text(json.dumps(result))
 
 
+def search(folder: Path, spec: TargetSpec, workload: Workload, trials: int, seed: int) -> dict[str, Any]:
+    """What it finds, from a process of its own: see `tune`. Raises CalledProcessError; `folder` has its log."""
+    request, result = folder / "request.json", folder / "result.json"
+    asked = {"target": spec.to_json(), "workload": asdict(workload), "trials": trials, "seed": seed}
+    asked |= {"builders": os.cpu_count() or 1, "build_timeout_s": BUILD_TIMEOUT_S, "run_timeout_s": RUN_TIMEOUT_S}
+    request.write_text(json.dumps(asked))
+    command = [sys.executable, "-m", "benchmarks.repaired_metaschedule", str(request), str(result)]
+    with (folder / "repaired.log").open("a") as log:
+        subprocess.run(command, stdout=log, stderr=log, check=True, timeout=TIMEOUT_S)
+    found: dict[str, Any] = json.loads(result.read_text())
+    return found
+
+
 class Peer:
     """What the builder and the runner that TVM calls have in common."""
 
@@ -46,7 +64,7 @@ class Peer:
         self.started_s = time.perf_counter()
         self.seconds = {"build": 0.0, "run": 0.0}
         self.curve: list[tuple[int, float, float]] = []
-        self.trials = self.valid = 0
+        self.trials = self.ran = self.valid = 0
         self.best_s = FAILED_S
 
     def build(self, modules: list[str]) -> list[tuple[str | None, str | None]]:
@@ -68,10 +86,11 @@ class Peer:
         since = time.perf_counter()
         with self.built[key] as built:
             attempt = self.runner.measure(built, self.request, Quality.QUICK, None)
+        self.ran += 1
         if attempt.latencies_s:
             self.valid += 1
             self.best_s = min(self.best_s, median(attempt.latencies_s))
-            self.curve.append((self.trials, time.perf_counter() - self.started_s, self.best_s))
+            self.curve.append((self.ran, time.perf_counter() - self.started_s, self.best_s))
         self.seconds["run"] += time.perf_counter() - since
         return attempt
 
@@ -134,7 +153,7 @@ def tune(peer: Peer, trials: int, seed: int) -> dict[str, Any]:
         "best_quick_s": peer.best_s,
         "trace": best,
         "seconds_by_part": {**peer.seconds, "search": gone_s - sum(peer.seconds.values())},
-        "curve": peer.curve,
+        "curve": peer.curve,  # (programs run, seconds, best latency so far in seconds)
     }
 
 

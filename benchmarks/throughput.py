@@ -10,17 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import report
+from benchmarks import repaired_metaschedule, report
 from benchmarks.networks import resnet18
 from benchmarks.report import Claim
 from benchmarks.tuning_database import BUILD_TIMEOUT_S, RUN_TIMEOUT_S, TuningDatabase
@@ -161,25 +158,7 @@ class Bench:
         }
 
     def _theirs(self, workload: Workload) -> dict[str, Any]:
-        request, result = self.folder / "request.json", self.folder / "result.json"
-        request.write_text(
-            json.dumps(
-                {
-                    "target": self.spec.to_json(),
-                    "workload": asdict(workload),
-                    "trials": self.trials,
-                    "seed": SEED,
-                    "builders": os.cpu_count() or 1,
-                    "build_timeout_s": BUILD_TIMEOUT_S,
-                    "run_timeout_s": RUN_TIMEOUT_S,
-                }
-            )
-        )
-        command = [sys.executable, "-m", "benchmarks.repaired_metaschedule", str(request), str(result)]
-        with (self.folder / "repaired.log").open("a") as log:
-            subprocess.run(command, stdout=log, stderr=log, check=True, timeout=1800)
-        found: dict[str, Any] = json.loads(result.read_text())
-        return found
+        return repaired_metaschedule.search(self.folder, self.spec, workload, self.trials, SEED)
 
     def _compare(self, workload: Workload, ours: Any, theirs: Any) -> dict[str, Any]:
         """Time both best programs anew in alternation, hot and with cold weights; ratio = ours / theirs."""

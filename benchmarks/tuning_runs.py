@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,8 @@ class Run:
     programs: list[Program] = field(default_factory=list)
     candidates: list[CandidateResult] = field(default_factory=list)
     offered: dict[str, Offered] = field(default_factory=dict)
+    timings_s: Counter[str] = field(default_factory=Counter)
+    """Where the time went: search, build, run, wait_for_device."""
 
     @property
     def finalists(self) -> list[Program]:
@@ -89,6 +92,7 @@ class Tuning:
         seed: int,
         trials: int,
         before: Sequence[Earlier] = (),
+        round_trials: int = ROUND_TRIALS,
     ) -> Run:
         """Rounds until `trials` candidates were tried."""
         self._rounds.close()  # a search child keeps what it lowered: another run must not profit from it
@@ -99,12 +103,13 @@ class Tuning:
             database.store(database.add(one.workload), one.candidates, database.register(one.spec, one.attributes))
         key, run, exhausted, began_s = database.add(workload), Run(), False, time.monotonic()
         while len(run.candidates) < trials and not exhausted:
-            wanted = min(ROUND_TRIALS, trials - len(run.candidates))
+            wanted = min(round_trials, trials - len(run.candidates))
             request = database.request(key, wanted, 1000 * seed + len(run.candidates), ranker)
             result = self._rounds.run(request, nullcontext, lambda: False)
             database.store(key, result.candidates)
             _add(run, result.candidates, time.monotonic() - began_s)
             run.offered |= result.offered
+            run.timings_s.update(result.timings_s)
             exhausted = result.exhausted
         database.close()
         return run
@@ -113,21 +118,55 @@ class Tuning:
         """What a run on this target found, for another run to start from."""
         return Earlier(workload, run.candidates, self.spec, self._known)
 
+    def replayed(self, workload: Workload, traces: Mapping[str, Any]) -> float:
+        """Seconds that it takes to build schedules of another target, by name, and to time each once."""
+        began_s = time.monotonic()
+        self._round_of_timing(
+            workload, {name: BuildJob(workload.module, trace, self.spec) for name, trace in traces.items()}, 1
+        )
+        return time.monotonic() - began_s
+
     def timed_again(self, workload: Workload, runs: Iterable[Run]) -> dict[str, float]:
-        """Latency in seconds by schedule: each finalist is built once a round of timing, all in turn."""
-        finalists = {one.schedule: one.trace for run in runs for one in run.finalists}
-        request = RoundRequest(self.spec, workload, (), (), 0, 0)
-        timed: dict[str, list[float]] = {schedule: [] for schedule in finalists}
+        """Latency in seconds by schedule, of the finalists."""
+        return self.alternately(workload, {one.schedule: one.trace for run in runs for one in run.finalists})
+
+    def alternately(
+        self,
+        workload: Workload,
+        traces: Mapping[str, Any],
+        beside: Mapping[str, Callable[[], Sequence[float]]] = {},
+        modules: Mapping[str, str] = {},
+    ) -> dict[str, float]:
+        """Latency in seconds by name: each schedule is built once a round of timing, all in turn, with modules of the
+        workload that have their schedule already, and `beside` them what times programs of its own.
+
+        The median over all rounds; of `beside` the best round: where its process puts its threads and its memory is
+        not ours to choose, and has made the same program half as fast.
+        """
+        jobs = {name: BuildJob(workload.module, trace, self.spec) for name, trace in traces.items()}
+        jobs |= {name: BuildJob(module, None, self.spec, unscheduled=True) for name, module in modules.items()}
+        timed: dict[str, list[float]] = {name: [] for name in jobs}
+        rounds_s: dict[str, list[float]] = {name: [] for name in beside}
         for _ in range(REPEATS):
-            self._runner.settle(self.spec)
-            jobs = [BuildJob(workload.module, trace, self.spec) for trace in finalists.values()]
-            outcomes = self._builder.build_many(jobs, lambda: False)
-            built = {key: one for key, one in zip(finalists, outcomes, strict=True) if isinstance(one, Built)}
-            for schedule, program in (pair for _ in range(LOOKS) for pair in built.items()):
-                timed[schedule] += self._runner.measure(program, request, Quality.QUICK, None).latencies_s
-            for program in built.values():
-                program.close()
-        return {schedule: median(found) for schedule, found in timed.items() if found}
+            for name, latencies_s in self._round_of_timing(workload, jobs, LOOKS).items():
+                timed[name] += latencies_s
+            for name, measure in beside.items():
+                rounds_s[name].append(median(measure()))
+        found = {name: median(latencies_s) for name, latencies_s in timed.items() if latencies_s}
+        return found | {name: min(latencies_s) for name, latencies_s in rounds_s.items()}
+
+    def _round_of_timing(self, workload: Workload, jobs: Mapping[str, BuildJob], looks: int) -> dict[str, list[float]]:
+        """Latencies by name; those that cannot be built have none."""
+        request = RoundRequest(self.spec, workload, (), (), 0, 0)
+        self._runner.settle(self.spec)
+        outcomes = self._builder.build_many(list(jobs.values()), lambda: False)
+        built = {name: one for name, one in zip(jobs, outcomes, strict=True) if isinstance(one, Built)}
+        timed: dict[str, list[float]] = {name: [] for name in built}
+        for name, program in (pair for _ in range(looks) for pair in built.items()):
+            timed[name] += self._runner.measure(program, request, Quality.QUICK, None).latencies_s
+        for program in built.values():
+            program.close()
+        return timed
 
 
 def _add(run: Run, candidates: Sequence[CandidateResult], elapsed_s: float) -> None:

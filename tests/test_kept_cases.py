@@ -36,3 +36,12 @@ def test_settings_and_data_have_a_part_in_the_fingerprint(tmp_path: Path) -> Non
     assert fingerprint("4 epochs", [data]) == first != fingerprint("2 epochs", [data])
     data.write_bytes(b"other")
     assert fingerprint("4 epochs", [data]) != first
+
+
+def test_where_the_data_lie_has_no_part_in_the_fingerprint(tmp_path: Path) -> None:
+    for folder in ("a", "b", "c"):
+        (tmp_path / folder).mkdir()
+    for path in ("a/one.gz", "b/two.gz", "b/one.gz", "c/one.gz"):
+        (tmp_path / path).write_bytes(path[2:].encode())
+    before = fingerprint("4 epochs", [tmp_path / "a/one.gz", tmp_path / "b/two.gz"])
+    assert fingerprint("4 epochs", [tmp_path / "b/two.gz", tmp_path / "c/one.gz"]) == before

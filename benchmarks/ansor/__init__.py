@@ -1,0 +1,1 @@
+"""Ansor, the baseline of the published figures, as a slow peer: see docs/benchmarks.md."""
