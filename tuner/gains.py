@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 EXPONENT = 0.07
 """Latency ~ trials ** -EXPONENT: 5 % less for twice the trials. tests/tuner/test_gains.py computes it from the runs."""
-JOB_WEIGHT, TASK_WEIGHT = 40 * math.log(2), 16 * math.log(2)
-"""What the expectation weighs beside what was observed, in logarithms of trials: so many doublings. With a quarter of
-it a job of SqueezeNet stopped when ten more minutes were to bring 3 %, and they brought 7: one task found a better tile
-after 600 trials without any. With this the same rounds foretell 4 % at that point, and 5 to 6 % of the 7 before."""
+JOB_WEIGHT, TASK_WEIGHT = 40 * math.log(2), 8 * math.log(2)
+"""What the expectation weighs beside what was observed, in logarithms of trials: so many doublings. With 10 and
+4 a job of SqueezeNet stopped when ten more minutes were to bring 3 %, and they brought 7: one task found a better tile
+after 600 trials without any. Weighed so the same rounds foretell nearly 4 % at that point, and the job goes on."""
 RECENT = 4
 """A task's own gains count from a quarter of its trials on: what its first round found says nothing of its last."""
 

@@ -38,8 +38,8 @@ EVIDENCE_PER_TARGET = 64
 """Schedules of the same workload on each other target that the ranker sees."""
 EXAMPLES = 1500
 """Newest measured programs of the target that the ranker learns from: trains in some tenths of a second."""
-SEEDS_PER_TARGET, MOST_SEEDS = 2, 4
-"""Schedules of the same workload on other targets that a first round tries."""
+SEEDS_PER_TARGET, MOST_SEEDS = 8, 16
+"""Schedules of the same workload on other targets that a first round starts from."""
 NEAREST, PER_NEAREST = 8, 2
 """Workloads like the one of a round, and schedules of each, that its first round starts from."""
 

@@ -79,12 +79,12 @@ def test_the_network_estimate_needs_every_task() -> None:
 
 def test_a_task_that_was_given_up_does_not_keep_the_job_from_converging() -> None:
     given_up = TaskState(1, 1e6, None, (), 64, 10.0, True)
-    found = outlook([task(*[1e-3] * 60), given_up], PLAN)
+    found = outlook([task(*[1e-3] * 120), given_up], PLAN)
     assert found is not None and found.gain_per_minute < LEAST_GAIN
 
 
 def test_a_job_has_converged_when_another_minute_brings_less_than_half_a_percent() -> None:
-    fresh, old = [task(1e-3)], [task(*[1e-3] * 60)]
+    fresh, old = [task(1e-3)], [task(*[1e-3] * 120)]
     early, late = outlook(fresh, PLAN), outlook(old, PLAN)
     assert early is not None and early.gain_per_minute > LEAST_GAIN and early.seconds_left > 60
     assert late is not None and late.gain_per_minute < LEAST_GAIN and late.seconds_left == 0

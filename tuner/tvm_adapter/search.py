@@ -44,8 +44,9 @@ FIRST_EXPLORING_SHARE = 0.5
 FEW_RECORDS = 32
 ALIKE = 2
 """Schedules that differ in no more decisions than that are alike: measuring both teaches little."""
-NEIGHBOURS = 4
-"""Schedules of workloads like this one in its first round, however the ranker sees them beside others."""
+TRANSFERS, NEIGHBOURS = 5, 4
+"""Schedules of this workload on other targets, and of workloads like it, in its first round, however the ranker sees
+them beside others."""
 STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
 UNMEASURED_ROOM = 16
@@ -81,6 +82,8 @@ class Session:
     context_s: float
     """What making it took; counted in its first round."""
     kept: dict[str, Lowered] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    """By schedule: the source of what came from elsewhere, also when it is proposed rounds later."""
     tried: set[Draft] = field(default_factory=set)
     """Complete drafts of the spaces that were lowered or refused."""
 
@@ -136,27 +139,25 @@ class _Round:
         """The spaces gave less than was asked for."""
 
     def run(self) -> Proposals:
-        chosen = [] if self.request.unmeasured else self._certain()
+        chosen = [] if self.request.unmeasured else self._default()
         room = self.request.trials - len(chosen)
         if room > 0 and self.session.spaces:
             chosen += self._searched(room)
+        elif room > 0 and not self.request.unmeasured:
+            chosen += self._transfers(None, room)
         for phase, spent_s in self.session.lowerer.timings_s.items():
             self.clock[phase] = spent_s - self.lowering_before[phase]
         note = "; ".join(one for one in (self.session.reason, self.note) if one)
         lowered = self.session.lowerer.count - self.lowered_before
         return Proposals(tuple(chosen), self.dry, note, self.clock, lowered, self.offered)
 
-    def _certain(self) -> list[Proposal]:
-        """Candidates that need no search: the default schedule and those from elsewhere, if they are unknown here."""
-        chosen = []
+    def _default(self) -> list[Proposal]:
+        """The default schedule, if it is unknown here."""
         default = self.session.default
-        if default is not None and not {default.schedule_sha256, default.module_sha256} & self.unwanted:
-            chosen.append(self._proposal(default, None, DEFAULT))
-        seeds = [known.trace for known in self.request.known if is_seed(known)]
-        room = self.request.trials - len(chosen)
-        lowered = self.session.lowerer.lower(seeds[: 2 * room], self.request.seed, self.unwanted)
-        self._offer(TRANSFER, len(seeds[: 2 * room]), len(lowered))
-        return chosen + [self._proposal(each, None, TRANSFER) for each in lowered[:room]]
+        if default is None or {default.schedule_sha256, default.module_sha256} & self.unwanted:
+            return []
+        self.session.origins[default.schedule_sha256] = DEFAULT
+        return [self._proposal(default, None)]
 
     def _searched(self, room: int) -> list[Proposal]:
         ranker = self._timed("fit", self._fitted_ranker)
@@ -165,21 +166,35 @@ class _Round:
         )
         if self.request.unmeasured:
             return self._promising(drafter, ranker, room)
+        transfers = self._transfers(ranker, min(TRANSFERS, math.ceil(room / 2)))
+        room -= len(transfers)
         neighbours = self._neighbours(drafter, ranker, min(NEIGHBOURS, room // 2))
-        return neighbours + self._found(drafter, ranker, room - len(neighbours))
+        return [*transfers, *neighbours, *self._found(drafter, ranker, room - len(neighbours))]
+
+    def _transfers(self, ranker: Ranker | None, room: int) -> list[Proposal]:
+        """The most promising schedules of this workload on other targets; the others are kept."""
+        seeds = [known.trace for known in self.request.known if is_seed(known)]
+        pool = self.session.lowerer.lower(seeds, self.request.seed, self.unwanted)
+        self._offer(TRANSFER, len(seeds), len(pool))
+        return self._foremost(ranker, pool, TRANSFER, room)
 
     def _neighbours(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         """The most promising schedules of workloads like this one; the others are kept."""
         drafts = self._timed("draft", lambda: drafter.neighbours(self.request.near, self.unwanted))
         pool = self._lowered(drafter, drafts, self.unwanted) if drafts else []
         self._offer(NEIGHBOUR, len(self.request.near), len(pool))
+        return self._foremost(ranker, pool, NEIGHBOUR, room)
+
+    def _foremost(self, ranker: Ranker | None, pool: list[Lowered], source: str, room: int) -> list[Proposal]:
+        """The first `room` by the ranker, in their own order where it has no opinion; all are kept."""
         if not pool:
             return []
         self.session.kept.update({each.schedule_sha256: each for each in pool})
+        self.session.origins.update({each.schedule_sha256: source for each in pool})
         scored: list[Scored] = [(each, None) for each in pool]
-        if ranker.informed:
+        if ranker is not None and ranker.informed:
             scored = self._timed("rank", partial(self._scored, ranker, pool))
-        return [self._proposal(each, score, NEIGHBOUR) for each, score in scored[:room]]
+        return [self._proposal(each, score) for each, score in scored[:room]]
 
     def _promising(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         """What the ranker holds for the fastest of all: the default schedule, neighbours, drafts. Nothing blindly."""
@@ -188,24 +203,20 @@ class _Round:
         default = self.session.default
         if default is not None:
             self.session.kept[default.schedule_sha256] = default
+            self.session.origins[default.schedule_sha256] = DEFAULT
         self._neighbours(drafter, ranker, 0)  # lowered and kept
         scored = self._ranked(drafter, ranker, UNMEASURED_ROOM)
         best = [(each, score) for each, score in scored if score is not None][:room]
-        return [
-            self._proposal(
-                each, score, DEFAULT if default and each.schedule_sha256 == default.schedule_sha256 else "search"
-            )
-            for each, score in best
-        ]
+        return [self._proposal(each, score) for each, score in best]
 
     def _found(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
         if not ranker.informed:
             pool = self._grown(drafter, room)
             self.dry = self.dry and len(pool) <= room
-            return [self._proposal(each, None, "search") for each in pool[:room]]
+            return [self._proposal(each, None) for each in pool[:room]]
         scored = self._ranked(drafter, ranker, room)
         self.dry = self.dry and len(scored) <= room
-        return [self._proposal(each, score, "search") for each, score in self._picked(scored, room)]
+        return [self._proposal(each, score) for each, score in self._picked(scored, room)]
 
     def _ranked(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Scored]:
         """Programs lowered for `room` candidates, and those kept from before, the best first."""
@@ -316,7 +327,7 @@ class _Round:
     def _context(self, trace: TraceJson) -> Context:
         return Context(self.request.module, self.target, trace, self.elsewhere)
 
-    def _proposal(self, lowered: Lowered, score: float | None, source: str) -> Proposal:
+    def _proposal(self, lowered: Lowered, score: float | None) -> Proposal:
         self.unwanted |= {lowered.schedule_sha256, lowered.module_sha256}
         return Proposal(
             trace=lowered.trace,
@@ -324,7 +335,7 @@ class _Round:
             module_sha256=lowered.module_sha256,
             features=None if lowered.features is None else pack(lowered.features),
             predicted_score=score,
-            source=source,
+            source=self.session.origins.get(lowered.schedule_sha256, "search"),
         )
 
     def _forget_old(self) -> None:
