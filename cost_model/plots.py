@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
         right.set_ylabel("validation top-1")
         right.plot(epochs, [row.get("top1", np.nan) for row in history], color="tab:orange", label="validation top-1")
         figure.legend(loc="upper center", ncols=2, frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def bars(series: Intervals, places: Sequence[str], label: str, path: Path) -> None:
@@ -40,7 +41,7 @@ def bars(series: Intervals, places: Sequence[str], label: str, path: Path) -> No
         axes.bar(at, means, width, yerr=[means - low, high - means], capsize=2, label=name)
     axes.set_xticks(np.arange(len(places)), places)
     axes.legend(fontsize="small", frameon=False, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def curves(series: Intervals, places: Sequence[float], labels: tuple[str, str], path: Path) -> None:
@@ -51,7 +52,7 @@ def curves(series: Intervals, places: Sequence[float], labels: tuple[str, str], 
         (line,) = axes.plot(places, means, marker="o", label=name)
         axes.fill_between(places, low, high, alpha=0.15, color=line.get_color())
     axes.legend(frameon=False)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def predicted_and_measured(predicted_s: NDArray[np.float64], measured_s: NDArray[np.float64], path: Path) -> None:
@@ -59,7 +60,7 @@ def predicted_and_measured(predicted_s: NDArray[np.float64], measured_s: NDArray
     axes.loglog(measured_s, predicted_s, ".", markersize=2, alpha=0.4)
     ends = [min(measured_s.min(), predicted_s.min()), max(measured_s.max(), predicted_s.max())]
     axes.plot(ends, ends, color="grey", linewidth=1)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def calibration(predicted_s: NDArray[np.float64], measured_s: NDArray[np.float64], path: Path) -> None:
@@ -71,7 +72,7 @@ def calibration(predicted_s: NDArray[np.float64], measured_s: NDArray[np.float64
     axes.axhline(1.0, color="grey", linewidth=1)
     axes.set_xscale("log")
     axes.set_yscale("log", base=2)
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def calibration_points(
@@ -82,6 +83,12 @@ def calibration_points(
     places = np.array([np.median(predicted_s[part]) for part in parts])
     ratios = [np.quantile(measured_s[part] / predicted_s[part], [0.25, 0.5, 0.75]) for part in parts]
     return places, np.array(ratios).T
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """The same numbers make the same file: no date in it, no ids drawn at random."""
+    with matplotlib.rc_context({"svg.hashsalt": path.name}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def _figure(across: str, up: str) -> tuple[Any, Axes]:

@@ -45,8 +45,8 @@ FEW_RECORDS = 32
 ALIKE = 2
 """Schedules that differ in no more decisions than that are alike: measuring both teaches little."""
 TRANSFERS, NEIGHBOURS = 5, 4
-"""Schedules of this workload on other targets, and of workloads like it, in its first round, however the ranker sees
-them beside others."""
+"""Schedules of this workload on other targets (all that fit, where the ranker has no opinion), and of workloads like it,
+in its first round, however the ranker sees them beside others."""
 STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
 UNMEASURED_ROOM = 16
@@ -166,7 +166,8 @@ class _Round:
         )
         if self.request.unmeasured:
             return self._promising(drafter, ranker, room)
-        transfers = self._transfers(ranker, min(TRANSFERS, math.ceil(room / 2)))
+        # Without an opinion on drafts, what was good elsewhere is worth more than any of them.
+        transfers = self._transfers(ranker, min(TRANSFERS, math.ceil(room / 2)) if ranker.informed else room)
         room -= len(transfers)
         neighbours = self._neighbours(drafter, ranker, min(NEIGHBOURS, room // 2))
         return [*transfers, *neighbours, *self._found(drafter, ranker, room - len(neighbours))]

@@ -232,6 +232,8 @@ def test_a_first_round_tries_the_foremost_schedules_of_other_targets_and_some_of
     sources = [one.source for one in propose(replace(request, known=seeds, seed=3)).candidates]
     assert sources[: 1 + search.TRANSFERS] == ["default"] + ["transfer"] * search.TRANSFERS
     assert "search" in sources
+    blind = [one.source for one in propose(replace(request, known=seeds[:9], seed=3, ranker="random")).candidates]
+    assert blind == ["default"] + ["transfer"] * 9 + ["search"] * 7
 
 
 def test_a_first_round_starts_from_schedules_of_like_workloads(kernels: Kernels, target_spec: TargetSpec) -> None:
