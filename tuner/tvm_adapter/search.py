@@ -45,8 +45,8 @@ FEW_RECORDS = 32
 ALIKE = 2
 """Schedules that differ in no more decisions than that are alike: measuring both teaches little."""
 TRANSFERS, NEIGHBOURS = 5, 4
-"""Schedules of this workload on other targets (all that fit, where the ranker has no opinion), and of workloads like it,
-in its first round, however the ranker sees them beside others."""
+"""Schedules of this workload on other targets (all that fit, where the ranker has no opinion), and of workloads like
+it, in its first round, however the ranker sees them beside others."""
 STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
 UNMEASURED_ROOM = 16
