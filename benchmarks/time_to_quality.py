@@ -29,10 +29,10 @@ from typing import Any
 
 from benchmarks import operators, repaired_metaschedule, report
 from benchmarks.ansor import curves
-from benchmarks.ansor.curves import Ansor, Curve
+from benchmarks.ansor.curves import NEAR, Ansor, Curve
 from benchmarks.operators import OPERATORS, PLAIN, Made, Operator
 from benchmarks.report import Claim
-from benchmarks.tuning_runs import LOOKS, Earlier, Run, Tuning
+from benchmarks.tuning_runs import LOOKS, Earlier, Run, Tuning, finalists
 from crosstune.tuner.child import Template
 
 COLD, MODEL, NEIGHBOURS, ELSEWHERE = STARTS = "cold", "model", "neighbours", "elsewhere"
@@ -43,7 +43,6 @@ REPAIRED_TRIALS = 128
 GIVEN_TRIALS, GIVEN_SEED = 32, 99
 """Of the runs whose records the neighbours' starts are given."""
 COPIED = 5
-NEAR = 1.02
 OTHER = "x86-64-v3:2"
 ANSOR, REPAIRED = "ansor", "repaired"
 
@@ -114,12 +113,12 @@ class Bench:
         repaired = repaired_metaschedule.search(self._folder, self.here.spec, workload, self._repaired_trials, seed=1)
         copied = {f"copied {place}": one.trace for place, one in enumerate(sources[0].finalists[:COPIED])}
         copied_s = self.here.replayed(workload, copied)
-        traces = {one.schedule: one.trace for run in runs.values() for one in run.finalists}
         curve = None if self._ansor is None else curves.kept(operator)
         beside = {}
         if self._ansor is not None and curve is not None:
             beside[ANSOR] = partial(self._ansor.timed, operator, curve, LOOKS)
-        latencies_s = self.here.alternately(workload, {**traces, **copied, REPAIRED: repaired["trace"]}, beside)
+        traces = {**finalists(runs.values()), **copied, REPAIRED: repaired["trace"]}
+        latencies_s = self.here.alternately(workload, traces, beside)
         found = {
             "operator": operator.name,
             "peers": peers(curve, repaired, latencies_s),

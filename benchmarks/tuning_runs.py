@@ -121,14 +121,12 @@ class Tuning:
     def replayed(self, workload: Workload, traces: Mapping[str, Any]) -> float:
         """Seconds that it takes to build schedules of another target, by name, and to time each once."""
         began_s = time.monotonic()
-        self._round_of_timing(
-            workload, {name: BuildJob(workload.module, trace, self.spec) for name, trace in traces.items()}, 1
-        )
+        self._round_of_timing(workload, self._jobs(workload, traces), 1)
         return time.monotonic() - began_s
 
     def timed_again(self, workload: Workload, runs: Iterable[Run]) -> dict[str, float]:
         """Latency in seconds by schedule, of the finalists."""
-        return self.alternately(workload, {one.schedule: one.trace for run in runs for one in run.finalists})
+        return self.alternately(workload, finalists(runs))
 
     def alternately(
         self,
@@ -143,7 +141,7 @@ class Tuning:
         The median over all rounds; of `beside` the best round: where its process puts its threads and its memory is
         not ours to choose, and has made the same program half as fast.
         """
-        jobs = {name: BuildJob(workload.module, trace, self.spec) for name, trace in traces.items()}
+        jobs = self._jobs(workload, traces)
         jobs |= {name: BuildJob(module, None, self.spec, unscheduled=True) for name, module in modules.items()}
         timed: dict[str, list[float]] = {name: [] for name in jobs}
         rounds_s: dict[str, list[float]] = {name: [] for name in beside}
@@ -154,6 +152,9 @@ class Tuning:
                 rounds_s[name].append(median(measure()))
         found = {name: median(latencies_s) for name, latencies_s in timed.items() if latencies_s}
         return found | {name: min(latencies_s) for name, latencies_s in rounds_s.items()}
+
+    def _jobs(self, workload: Workload, traces: Mapping[str, Any]) -> dict[str, BuildJob]:
+        return {name: BuildJob(workload.module, trace, self.spec) for name, trace in traces.items()}
 
     def _round_of_timing(self, workload: Workload, jobs: Mapping[str, BuildJob], looks: int) -> dict[str, list[float]]:
         """Latencies by name; those that cannot be built have none."""
@@ -167,6 +168,11 @@ class Tuning:
         for program in built.values():
             program.close()
         return timed
+
+
+def finalists(runs: Iterable[Run]) -> dict[str, Any]:
+    """Traces by schedule."""
+    return {one.schedule: one.trace for run in runs for one in run.finalists}
 
 
 def _add(run: Run, candidates: Sequence[CandidateResult], elapsed_s: float) -> None:

@@ -25,6 +25,7 @@ KEPT = Path(__file__).parent.parent / "kept" / "ansor"
 SIDE = Path(__file__).parent / "side.py"
 TIMEOUT_S = 3600.0
 NEAR = 1.02
+"""As good as another latency, of the peer's own best and of ours beside it."""
 WIDE, NARROW = "skylake-avx512", "core-avx2"
 """LLVM 10 knows no newer processors, with AVX-512 and without."""
 

@@ -49,8 +49,6 @@ def operator(kind, args):
         return [left, right, product]
     size, inputs, outputs, kernel, stride, padding = args
     data = te.placeholder((1, size, size, inputs), name="data")
-    size, inputs, outputs, kernel, stride, padding = args
-    data = te.placeholder((1, size, size, inputs), name="data")
     if kind == "conv2d":
         weight = te.placeholder((kernel, kernel, inputs, outputs), name="weight")
         return [data, weight, topi.nn.conv2d_nhwc(data, weight, stride, padding, 1)]

@@ -81,9 +81,9 @@ class Session:
     default: Lowered | None
     context_s: float
     """What making it took; counted in its first round."""
+    origins: dict[str, str]
+    """By schedule: the source of what no search drafted, also when it is proposed rounds later."""
     kept: dict[str, Lowered] = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-    """By schedule: the source of what came from elsewhere, also when it is proposed rounds later."""
     tried: set[Draft] = field(default_factory=set)
     """Complete drafts of the spaces that were lowered or refused."""
 
@@ -105,7 +105,8 @@ def _new_session(request: SearchRequest) -> Session:
     lowerer = Lowerer(request.module, target, min(MAX_THREADS, len(os.sched_getaffinity(0))))
     spaces, reason = ([], request.default_only) if request.default_only else design_spaces(request.module, target)
     default = lowerer.lower([default_trace(request.module, target)], 1, set())
-    return Session(lowerer, spaces, reason, default[0] if default else None, time.perf_counter() - started)
+    origins = {each.schedule_sha256: DEFAULT for each in default}
+    return Session(lowerer, spaces, reason, default[0] if default else None, time.perf_counter() - started, origins)
 
 
 def design_spaces(module_json: str, target: Target) -> tuple[list[Space], str]:
@@ -156,7 +157,6 @@ class _Round:
         default = self.session.default
         if default is None or {default.schedule_sha256, default.module_sha256} & self.unwanted:
             return []
-        self.session.origins[default.schedule_sha256] = DEFAULT
         return [self._proposal(default, None)]
 
     def _searched(self, room: int) -> list[Proposal]:
@@ -191,7 +191,8 @@ class _Round:
         if not pool:
             return []
         self.session.kept.update({each.schedule_sha256: each for each in pool})
-        self.session.origins.update({each.schedule_sha256: source for each in pool})
+        for each in pool:
+            self.session.origins.setdefault(each.schedule_sha256, source)
         scored: list[Scored] = [(each, None) for each in pool]
         if ranker is not None and ranker.informed:
             scored = self._timed("rank", partial(self._scored, ranker, pool))
@@ -204,7 +205,6 @@ class _Round:
         default = self.session.default
         if default is not None:
             self.session.kept[default.schedule_sha256] = default
-            self.session.origins[default.schedule_sha256] = DEFAULT
         self._neighbours(drafter, ranker, 0)  # lowered and kept
         scored = self._ranked(drafter, ranker, UNMEASURED_ROOM)
         best = [(each, score) for each, score in scored if score is not None][:room]
