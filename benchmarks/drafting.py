@@ -61,7 +61,7 @@ def row(name: str, workload: Workload, spec: TargetSpec, known: dict[str, Any], 
     width = 1 + max(space.width for space in spaces)
     rows = vectors(spaces, drafts, width)
     model = DraftRanker(seed)
-    model.fit_scores(rows[:TAUGHT], list(scores[:TAUGHT]))
+    model.fit(rows[:TAUGHT], list(scores[:TAUGHT]))
     found = {"operator": name, "seed": seed, "programs": len(drafts)}
     found |= recalled(model.score(rows[TAUGHT:]), scores[TAUGHT:])
     print(found, flush=True)

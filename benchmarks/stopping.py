@@ -8,16 +8,13 @@ and the sum of the tasks' best latencies says what they brought. Both artifacts 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
-from statistics import median
-
-import numpy as np
 
 from benchmarks import report
 from benchmarks.networks import seeded_light
 from benchmarks.report import Claim
-from crosstune import Client, load
+from benchmarks.timing_networks import alternately
+from crosstune import Client
 from crosstune.db.engine import create_engine, reading
 from crosstune.db.repositories import jobs, tasks
 from crosstune.service import planning
@@ -27,7 +24,6 @@ from crosstune.service.settings import Settings
 from crosstune.tuner.allocation import network_estimate_s, saving_s
 
 BUDGET_S, MORE_S = 3600.0, 600.0
-PASSES, RUNS = 9, 30
 
 
 def main() -> None:
@@ -44,8 +40,8 @@ def main() -> None:
         expected = expected_gain(folder, stopped.id, more_s)
         more = {"budget": Budget(seconds=more_s), "whole_budget": True, "seed": 1}
         longer = client.wait(client.create_job(body.model_copy(update=more)).id)
-        artifacts = [client.download_artifact(build_of(job), folder / job.id) for job in (stopped, longer)]
-    latencies_s = alternately(artifacts)
+        artifacts = {job.id: client.download_artifact(build_of(job), folder / job.id) for job in (stopped, longer)}
+    latencies_s = list(alternately(artifacts).values())
     path = report.write(
         "stopping",
         "python -m benchmarks.stopping",
@@ -88,20 +84,6 @@ def brought(stopped: JobDetail, longer: JobDetail) -> float:
     """Share that the second job took off the sum of the tasks' best latencies."""
     assert stopped.best_latency_s and longer.best_latency_s
     return 1.0 - longer.best_latency_s / stopped.best_latency_s
-
-
-def alternately(artifacts: list[Path]) -> list[float]:
-    """Median latency of each network in seconds."""
-    networks = [load(path) for path in artifacts]
-    given = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
-    timed: list[list[float]] = [[] for _ in networks]
-    for _ in range(PASSES):
-        for network, found in zip(networks, timed, strict=True):
-            for _ in range(RUNS):
-                began_s = time.perf_counter()
-                network(given)
-                found.append(time.perf_counter() - began_s)
-    return [median(found) for found in timed]
 
 
 def claims(expected: float, gain: float) -> list[Claim]:

@@ -32,7 +32,7 @@ from benchmarks.ansor import curves
 from benchmarks.ansor.curves import NEAR, Ansor, Curve
 from benchmarks.operators import OPERATORS, PLAIN, Made, Operator
 from benchmarks.report import Claim
-from benchmarks.tuning_runs import LOOKS, Earlier, Run, Tuning, finalists
+from benchmarks.tuning_runs import LOOKS, Earlier, Run, Tuning, finalists, narrower
 from crosstune.tuner.child import Template
 
 COLD, MODEL, NEIGHBOURS, ELSEWHERE = STARTS = "cold", "model", "neighbours", "elsewhere"
@@ -43,7 +43,6 @@ REPAIRED_TRIALS = 128
 GIVEN_TRIALS, GIVEN_SEED = 32, 99
 """Of the runs whose records the neighbours' starts are given."""
 COPIED = 5
-OTHER = "x86-64-v3:2"
 ANSOR, REPAIRED = "ansor", "repaired"
 
 
@@ -86,7 +85,7 @@ class Bench:
     def __init__(
         self, template: Template, folder: Path, made: Made, ansor: Ansor | None, seeds: int, quick: bool
     ) -> None:
-        self.here, self.there = Tuning(template, folder), Tuning(template, folder, OTHER)
+        self.here, self.there = Tuning(template, folder), Tuning(template, folder, narrower(template))
         self._folder, self._made, self._ansor, self._seeds = folder, made, ansor, seeds
         self._trials, self._repaired_trials = (ROUND_TRIALS, ROUND_TRIALS) if quick else (TRIALS, REPAIRED_TRIALS)
 
@@ -110,7 +109,9 @@ class Bench:
                 before = self._before(start, operator, source)
                 run = self.here.run(workload, RANKERS[start], seed, self._trials, before, ROUND_TRIALS)
                 runs[start, seed] = run
-        repaired = repaired_metaschedule.search(self._folder, self.here.spec, workload, self._repaired_trials, seed=1)
+        repaired = repaired_metaschedule.search_one(
+            self._folder, self.here.spec, workload, self._repaired_trials, seed=1
+        )
         copied = {f"copied {place}": one.trace for place, one in enumerate(sources[0].finalists[:COPIED])}
         copied_s = self.here.replayed(workload, copied)
         curve = None if self._ansor is None else curves.kept(operator)

@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.report import Claim
-from benchmarks.tuning_runs import Run, Tuning
+from benchmarks.tuning_runs import Run, Tuning, narrower
 from crosstune.cost_model.hold_out import is_held_out
 from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import Workload
@@ -35,20 +35,20 @@ SEEDS, TASKS, TRIALS = 3, 6, 64
 RANKER = "attention"
 NEAR = 1.02
 COLD, NEIGHBOURS, ELSEWHERE = STARTS = "cold", "neighbours", "elsewhere"
-OTHER = "x86-64-v3:2"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two tasks, few trials; not written as a result")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--other", default=OTHER, metavar="MCPU:CORES", help="the other target")
+    parser.add_argument("--other", metavar="MCPU:CORES", help="the other target; the x86-64 level below this machine's")
     parser.add_argument("network", type=Path, nargs="?", default=squeezenet(), help="ONNX with fixed shapes")
     options = parser.parse_args()
     tasks, trials, seeds = (2, 16, 1) if options.quick else (TASKS, TRIALS, options.seeds)
     folder = report.kept_folder("transfer", options.quick, fresh=True)
     with Template.start() as template:
-        here, there = Tuning(template, folder), Tuning(template, folder, options.other)
+        other = options.other or narrower(template)
+        here, there = Tuning(template, folder), Tuning(template, folder, other)
         workloads = dearest(template, options.network, tasks)
         runs: dict[tuple[str, int, str], Run] = {}
         for seed in range(seeds):
@@ -75,7 +75,7 @@ def main() -> None:
         ],
         {
             "network": options.network.stem,
-            "other": options.other,
+            "other": other,
             "tasks": rows,
             "sources": source_table(rows),
             "trials": trials,

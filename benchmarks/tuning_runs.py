@@ -32,6 +32,9 @@ REPEATS, LOOKS = 5, 3
 """Builds of each finalist, and how often each build is timed, the others in between."""
 
 
+AVX2_BITS = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A measured candidate of one run; `elapsed_s` is when its round had ended."""
@@ -168,6 +171,13 @@ class Tuning:
         for program in built.values():
             program.close()
         return timed
+
+
+def narrower(template: Template) -> str:
+    """Another target of this machine, MCPU:CORES: the x86-64 level below its own vectors."""
+    machine = detect_machine(template)
+    bits = machine.attributes["vector_bits"].value
+    return f"{'x86-64-v3' if float(bits) > AVX2_BITS else 'x86-64-v2'}:{machine.cores}"
 
 
 def finalists(runs: Iterable[Run]) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from crosstune.tuner.child import Child, Template
@@ -25,6 +27,8 @@ BUILD = "operations.build_candidate:run"
 MOST_LIVE = 128
 """Children that hold machine code at the same time: some 30 MB of their own each."""
 STOP_POLL_S = 0.2
+TYPICAL_BUILDS, LEAST_PATIENCE_S = 4, 1.0
+"""Builds of a batch from which is known how long one takes, and what every one gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +80,21 @@ class Builder:
 
         Raises ChildError for a fault that is not the candidate's.
         """
-        built = self._build(job, _Batch())
+        built = self._build(job, _Batch(math.inf))
         assert built is not None
         return built
 
-    def build_many(self, jobs: Sequence[BuildJob], should_stop: ShouldStop) -> list[Built | Attempt | None]:
+    def build_many(
+        self, jobs: Sequence[BuildJob], should_stop: ShouldStop, patience: float = math.inf
+    ) -> list[Built | Attempt | None]:
         """Compile all, answers in the order of `jobs`; None for those that `should_stop` kept from ending.
 
-        The caller closes what was built.
+        `patience`: what takes so many times longer than most of the batch is given up (TIMEOUT). The first ones have
+        all the time. The caller closes what was built.
         """
         if len(jobs) > MOST_LIVE:
             raise CrosstuneError(f"{len(jobs)} candidates in one batch; at most {MOST_LIVE} can be held at a time")
-        batch = _Batch()
+        batch = _Batch(patience)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="build") as pool:
             futures = [pool.submit(self._build, job, batch) for job in jobs]
             try:
@@ -117,7 +124,7 @@ class Builder:
             return failed(error.invalidity, error.detail)
         try:
             with batch.working(child):
-                answer = child.call(BUILD, job.payload(), self._timeout_s)
+                answer = child.call(BUILD, job.payload(), min(self._timeout_s, batch.patience_s()))
         except ChildFailed as error:
             child.close()
             return None if batch.stopped else self._failed(error)
@@ -127,6 +134,7 @@ class Builder:
         if "invalidity" in answer:
             child.close()
             return failed(Invalidity(answer["invalidity"]), answer["detail"])
+        batch.took(answer["build_s"])
         return Built(child, job.target, answer["module_sha256"], answer["build_s"], answer["timings_s"])
 
     @staticmethod
@@ -137,9 +145,11 @@ class Builder:
 
 
 class _Batch:
-    """The children at work for one call of `build_many`, so that they can be stopped."""
+    """The children at work for one call of `build_many`, so that they can be stopped, and how long builds take."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._builds_s: list[float] = []
         self._lock = threading.Lock()
         self._children: set[Child] = set()
         self.stopped = False
@@ -156,6 +166,17 @@ class _Batch:
         finally:
             with self._lock:
                 self._children.discard(child)
+
+    def took(self, build_s: float) -> None:
+        with self._lock:
+            self._builds_s.append(build_s)
+
+    def patience_s(self) -> float:
+        """How long a build may take that starts now."""
+        with self._lock:
+            if len(self._builds_s) < TYPICAL_BUILDS:
+                return math.inf
+            return max(LEAST_PATIENCE_S, self._patience * median(self._builds_s))
 
     def stop(self) -> None:
         with self._lock:

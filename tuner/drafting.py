@@ -1,5 +1,6 @@
 """Which drafts to look at next: bred on a model over decisions, children of the best records, and random ones.
 
+What was measured of the workload on other targets teaches the model and gives parents as if it were of this one.
 Schedules of like workloads come as they are, brought to this one's sizes. They are no parents: bred on them, the first
 convolution of SqueezeNet, which is like no other of its network, was not tuned at all in 64 trials.
 """
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosstune.cost_model.baselines.draft_ranker import DraftRanker
-from crosstune.tuner.contracts import Invalidity, KnownSchedule, TraceJson, sha256_json
+from crosstune.tuner.contracts import Invalidity, KnownSchedule, MeasuredElsewhere, TraceJson, sha256_json
 from crosstune.tuner.drafts import Draft, Space, instructions_key, vectors
 
 LISTED_SIZE = 256
@@ -28,6 +29,10 @@ BORROWED_SPACES = 8
 VECTOR_WIDTH = 128
 
 
+Measured = tuple[Draft, float]
+"""And its speed as a share of the fastest one's of the same target."""
+
+
 class Drafter:
     """Drafts of one workload for one round, from what is known of it. `tried` drafts do not come again."""
 
@@ -37,26 +42,29 @@ class Drafter:
         known: Sequence[KnownSchedule],
         tried: set[Draft],
         random: Random,
+        elsewhere: Sequence[MeasuredElsewhere] = (),
     ) -> None:
         self.spaces = [*spaces, *borrowed_spaces(spaces, known)]
         self._tried, self._random = tried, random
         self._by_key = {space.key: index for index, space in enumerate(self.spaces)}
-        self._parents = self._fastest(known)
+        measured = [self._measured(known), *map(self._measured_elsewhere, elsewhere)]
+        self._parents = fastest(measured)[:PARENTS]
         self._width = min(VECTOR_WIDTH, 1 + max((space.width for space in self.spaces), default=0))
-        self._model = self._fitted(known)
+        self._model = DraftRanker(random.randrange(2**30))
+        drafts = [draft for group in measured for draft, _ in group]
+        self._model.fit(self._vectors(drafts), [speed for group in measured for _, speed in group])
         self._bred: list[Draft] | None = None
 
     def learn(self, traces: Sequence[TraceJson], scores: Sequence[float]) -> None:
         """Breed on `scores` (higher = better) from now on, not on what was measured."""
         drafts = [self._draft_of(trace) for trace in traces]
         told = [(draft, score) for draft, score in zip(drafts, scores, strict=True) if draft is not None]
-        self._model.fit_scores(self._vectors([draft for draft, _ in told]), [score for _, score in told])
+        self._model.fit(self._vectors([draft for draft, _ in told]), [score for _, score in told])
         self._bred = None
 
     def neighbours(self, near: Sequence[TraceJson], unwanted: set[str]) -> list[Draft]:
         """Schedules of like workloads, each brought to this one's spaces."""
-        fitted = [(index, space.fitted(trace)) for trace in near for index, space in enumerate(self.spaces)]
-        drafts = [Draft(index, made) for index, made in fitted if made is not None]
+        drafts = [draft for trace in near for draft in self._fitted(trace)]
         return self._new_ones(drafts, len(drafts), unwanted)
 
     def more(self, count: int, unwanted: set[str]) -> list[Draft]:
@@ -139,20 +147,31 @@ class Drafter:
     def _vectors(self, drafts: Sequence[Draft]) -> list[NDArray[np.float32]]:
         return vectors(self.spaces, drafts, self._width)
 
-    def _fastest(self, known: Sequence[KnownSchedule]) -> list[Draft]:
-        drafts = [self._draft_of(each.trace) for each in by_latency(known)]
-        return [draft for draft in drafts if draft is not None][:PARENTS]
+    def _fitted(self, trace: TraceJson) -> list[Draft]:
+        """A schedule of another workload or target as drafts of the spaces that are made like it."""
+        fitted = [(index, space.fitted(trace)) for index, space in enumerate(self.spaces)]
+        return [Draft(index, made) for index, made in fitted if made is not None]
 
-    def _fitted(self, known: Sequence[KnownSchedule]) -> DraftRanker:
-        drafts, latencies_s = [], []
-        for each in known:
-            draft = self._draft_of(each.trace) if has_verdict(each) else None
-            if draft is not None:
-                drafts.append(draft)
-                latencies_s.append(each.order_s)
-        model = DraftRanker(self._random.randrange(2**30))
-        model.fit(self._vectors(drafts), latencies_s)
-        return model
+    def _measured(self, known: Sequence[KnownSchedule]) -> list[Measured]:
+        """The best first; failures last."""
+        judged = [(self._draft_of(each.trace), each.order_s) for each in known if has_verdict(each)]
+        return by_speed([(draft, latency_s) for draft, latency_s in judged if draft is not None])
+
+    def _measured_elsewhere(self, there: MeasuredElsewhere) -> list[Measured]:
+        pairs = zip(there.traces, there.latencies_s, strict=True)
+        return by_speed([(draft, latency_s) for trace, latency_s in pairs for draft in self._fitted(trace)])
+
+
+def by_speed(judged: Sequence[tuple[Draft, float | None]]) -> list[Measured]:
+    """The fastest first, as the share of its speed that each has; failures last, with none."""
+    fastest_s = min((latency_s for _, latency_s in judged if latency_s is not None), default=0.0)
+    speeds = [(draft, 0.0 if latency_s is None else fastest_s / latency_s) for draft, latency_s in judged]
+    return sorted(speeds, key=lambda one: -one[1])
+
+
+def fastest(groups: Sequence[Sequence[Measured]]) -> list[Draft]:
+    """Those that ran, each once, the best of the first group first."""
+    return list(dict.fromkeys(draft for group in groups for draft, speed in group if speed > 0.0))
 
 
 def by_latency(known: Sequence[KnownSchedule]) -> list[KnownSchedule]:
@@ -166,8 +185,9 @@ def is_seed(known: KnownSchedule) -> bool:
 
 
 def has_verdict(known: KnownSchedule) -> bool:
-    """Measured, or failed in a way that another attempt would not change."""
-    return known.latency_s is not None or (known.invalidity is not None and known.invalidity.permanent)
+    """Measured, or failed in a way that says something of the schedule: what takes too long now would do so again."""
+    telling = known.invalidity is not None and (known.invalidity.permanent or known.invalidity is Invalidity.TIMEOUT)
+    return known.latency_s is not None or telling
 
 
 def unwanted_hashes(known: Sequence[KnownSchedule]) -> set[str]:

@@ -8,6 +8,7 @@ for a median, after its output was compared with the unscheduled program.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,9 @@ CONTENDER_RATIO = 1.15
 """A quick latency within this factor of the best quick one earns a full measurement: cold weights reorder that much."""
 NEAR_BEST_RATIO = 1.1
 """A full latency within this factor of the best is measured twice: of many measured once, the luckiest would follow."""
+BUILD_PATIENCE = 3.0
+"""What takes so many times longer to compile than most of its round is given up. Of 192 candidates of three
+convolutions those took half of the time, and one was among the fastest tenth of its workload."""
 CONTENDERS = 4
 """Full measurements per round at most; they cost ten cold runs each."""
 
@@ -132,7 +136,8 @@ class RoundRunner:
     def _build(self, request: RoundRequest, trials: Sequence[Trial], should_stop: ShouldStop) -> bool:
         """Compile all trials beside each other; True when the round is to stop."""
         jobs = [BuildJob(request.workload.module, trial.proposal.trace, request.target) for trial in trials]
-        for trial, outcome in zip(trials, self._builder.build_many(jobs, should_stop), strict=True):
+        patience = BUILD_PATIENCE if self._passes == 1 else math.inf
+        for trial, outcome in zip(trials, self._builder.build_many(jobs, should_stop, patience), strict=True):
             if isinstance(outcome, Built):
                 trial.built = outcome
             elif outcome is not None:

@@ -23,14 +23,9 @@ class DraftRanker:
     def informed(self) -> bool:
         return self._booster is not None
 
-    def fit(self, vectors: Sequence[NDArray[np.float32]], latencies_s: Sequence[float | None]) -> None:
-        """`vectors`: one (column,) row a schedule, all of one length, NaN where a schedule lacks the decision."""
-        fastest = min((latency for latency in latencies_s if latency is not None), default=None)
-        speeds = [0.0 if latency is None or fastest is None else fastest / latency for latency in latencies_s]
-        self.fit_scores(vectors, speeds)
-
-    def fit_scores(self, vectors: Sequence[NDArray[np.float32]], scores: Sequence[float]) -> None:
-        """The same from numbers of any scale, higher = faster. Uninformed when there are few, or all are equal."""
+    def fit(self, vectors: Sequence[NDArray[np.float32]], scores: Sequence[float]) -> None:
+        """`vectors`: one (column,) row a schedule, all of one length, NaN where a schedule lacks the decision.
+        `scores`: of any scale, higher = faster. Uninformed when there are few, or all are equal."""
         self._booster = None
         if len(vectors) >= FEWEST_EXAMPLES and np.ptp(scores) > 0:
             self._booster = train(np.stack(vectors), np.array(scores, dtype=np.float32), self._seed, self._threads)

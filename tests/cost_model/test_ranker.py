@@ -102,7 +102,7 @@ def test_drafts_are_ordered_by_their_decisions() -> None:
     rows = [row.astype(np.float32) for row in random.uniform(0, 6, (100, 5))]
     model = DraftRanker()
     assert model.score(rows).tolist() == [0.0] * 100
-    model.fit(rows, [None if row[1] > 5.5 else 1e-3 / (1 + row[0]) for row in rows])
+    model.fit(rows, [0.0 if row[1] > 5.5 else 1 + row[0] for row in rows])
     assert model.informed
     slow, fast = np.array([0.5, 1, 1, 1, np.nan]), np.array([5.5, 1, 1, 1, np.nan])
     scores = model.score([slow.astype(np.float32), fast.astype(np.float32)])

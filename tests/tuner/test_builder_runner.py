@@ -140,6 +140,22 @@ def test_a_compiler_that_hangs_or_dies_fails_its_candidate_only(
         assert fine.child.alive
 
 
+def test_what_takes_much_longer_than_the_rest_of_its_batch_is_given_up(
+    template: Template, tiny: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, _ = tiny
+    monkeypatch.setattr(builder_module, "BUILD", "crosstune_test_operations:build_or_hang")
+    usual = BuildJob(request.workload.module, None, request.target)
+    jobs = [*[usual] * 5, replace(usual, unscheduled=True)]
+    started = time.monotonic()
+    outcomes = Builder(template, 2, WAIT_S).build_many(jobs, never, patience=3.0)
+    assert time.monotonic() - started < 10
+    for each in outcomes[:5]:
+        built(each).close()
+    assert isinstance(outcomes[5], Attempt) and outcomes[5].invalidity is Invalidity.TIMEOUT
+    assert "1.5 s" in outcomes[5].detail
+
+
 def test_a_stop_ends_the_builds_at_once(template: Template, tiny: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     request, _ = tiny
     monkeypatch.setattr(builder_module, "BUILD", "crosstune_test_operations:hang")

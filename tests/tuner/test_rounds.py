@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -42,12 +43,14 @@ class Saboteur(Builder):
         self.wrong: set[int] = set()
         self.wrong_module = ""
 
-    def build_many(self, jobs: Sequence[BuildJob], should_stop: ShouldStop) -> list[Built | Attempt | None]:
+    def build_many(
+        self, jobs: Sequence[BuildJob], should_stop: ShouldStop, patience: float = math.inf
+    ) -> list[Built | Attempt | None]:
         changed = [
             replace(job, module=self.wrong_module, trace=None, unscheduled=True) if index in self.wrong else job
             for index, job in enumerate(jobs)
         ]
-        outcomes = super().build_many(changed, should_stop)
+        outcomes = super().build_many(changed, should_stop, patience)
         for index in self.crash:
             outcome = outcomes[index]
             if isinstance(outcome, Built):

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from random import Random
 from typing import Any, TypeGuard, TypeVar
 
@@ -45,8 +45,8 @@ FEW_RECORDS = 32
 ALIKE = 2
 """Schedules that differ in no more decisions than that are alike: measuring both teaches little."""
 TRANSFERS, NEIGHBOURS = 5, 4
-"""Schedules of this workload on other targets (all that fit, where the ranker has no opinion), and of workloads like
-it, in its first round, however the ranker sees them beside others."""
+"""Schedules of this workload on other targets, and where there are none of workloads like it, that its first round
+tries."""
 STALE_BATCHES = 3
 """Batches without a single new program before the space counts as exhausted."""
 UNMEASURED_ROOM = 16
@@ -76,8 +76,7 @@ class Session:
     """What outlives a round in this process: the design spaces and everything lowered so far."""
 
     lowerer: Lowerer
-    spaces: list[Space]
-    reason: str
+    design: Callable[[], tuple[list[Space], str]]
     default: Lowered | None
     context_s: float
     """What making it took; counted in its first round."""
@@ -86,6 +85,11 @@ class Session:
     kept: dict[str, Lowered] = field(default_factory=dict)
     tried: set[Draft] = field(default_factory=set)
     """Complete drafts of the spaces that were lowered or refused."""
+
+    @cached_property
+    def designed(self) -> tuple[list[Space], str]:
+        """The design spaces, made when they are first asked for, and why there are none, if so."""
+        return self.design()
 
 
 _sessions: dict[str, Session] = {}
@@ -103,10 +107,13 @@ def _new_session(request: SearchRequest) -> Session:
     started = time.perf_counter()
     target = tvm_target(request.target)
     lowerer = Lowerer(request.module, target, min(MAX_THREADS, len(os.sched_getaffinity(0))))
-    spaces, reason = ([], request.default_only) if request.default_only else design_spaces(request.module, target)
     default = lowerer.lower([default_trace(request.module, target)], 1, set())
     origins = {each.schedule_sha256: DEFAULT for each in default}
-    return Session(lowerer, spaces, reason, default[0] if default else None, time.perf_counter() - started, origins)
+
+    def design() -> tuple[list[Space], str]:
+        return ([], "") if request.default_only else design_spaces(request.module, target)
+
+    return Session(lowerer, design, default[0] if default else None, time.perf_counter() - started, origins)
 
 
 def design_spaces(module_json: str, target: Target) -> tuple[list[Space], str]:
@@ -130,27 +137,41 @@ class _Round:
         session.context_s = 0.0
         self.random = Random(request.seed)
         self.unwanted = unwanted_hashes(request.known)
+        self.verdicts = [known for known in request.known if has_verdict(known)]
         self.target = fields_of(request.target, request.attributes)
         self.elsewhere = [
             Elsewhere(fields_of(one.target, one.attributes), one.traces, one.latencies_s) for one in request.elsewhere
         ]
         self.offered: dict[str, Offered] = {}
-        self.note = ""
-        self.dry = not session.spaces
+        self.notes = [request.default_only] if request.default_only else []
+        self.dry = False
         """The spaces gave less than was asked for."""
 
     def run(self) -> Proposals:
-        chosen = [] if self.request.unmeasured else self._default()
-        room = self.request.trials - len(chosen)
-        if room > 0 and self.session.spaces:
-            chosen += self._searched(room)
-        elif room > 0 and not self.request.unmeasured:
-            chosen += self._transfers(None, room)
+        chosen = self._promising() if self.request.unmeasured else self._candidates()
         for phase, spent_s in self.session.lowerer.timings_s.items():
             self.clock[phase] = spent_s - self.lowering_before[phase]
-        note = "; ".join(one for one in (self.session.reason, self.note) if one)
         lowered = self.session.lowerer.count - self.lowered_before
-        return Proposals(tuple(chosen), self.dry, note, self.clock, lowered, self.offered)
+        return Proposals(tuple(chosen), self.dry, "; ".join(self.notes), self.clock, lowered, self.offered)
+
+    @cached_property
+    def ranker(self) -> Ranker:
+        return self._timed("fit", self._fitted_ranker)
+
+    @cached_property
+    def drafter(self) -> Drafter:
+        """Of no spaces where TVM makes none."""
+        spaces, reason = self._timed("context", lambda: self.session.designed)
+        if reason:
+            self.notes.append(reason)
+        known, elsewhere = self.request.known, self.request.elsewhere if len(self.verdicts) < FEW_RECORDS else ()
+        return self._timed("fit", lambda: Drafter(spaces, known, self.session.tried, self.random, elsewhere))
+
+    def _candidates(self) -> list[Proposal]:
+        """The default schedule while it is unknown; besides, what was found elsewhere, or else what a search finds."""
+        default = self._default()
+        room = self.request.trials - len(default)
+        return default + (self._opening(room) or self._found(room)) if room > 0 else default
 
     def _default(self) -> list[Proposal]:
         """The default schedule, if it is unknown here."""
@@ -159,78 +180,73 @@ class _Round:
             return []
         return [self._proposal(default, None)]
 
-    def _searched(self, room: int) -> list[Proposal]:
-        ranker = self._timed("fit", self._fitted_ranker)
-        drafter = self._timed(
-            "fit", lambda: Drafter(self.session.spaces, self.request.known, self.session.tried, self.random)
-        )
-        if self.request.unmeasured:
-            return self._promising(drafter, ranker, room)
-        # Without an opinion on drafts, what was good elsewhere is worth more than any of them.
-        transfers = self._transfers(ranker, min(TRANSFERS, math.ceil(room / 2)) if ranker.informed else room)
-        room -= len(transfers)
-        neighbours = self._neighbours(drafter, ranker, min(NEIGHBOURS, room // 2))
-        return [*transfers, *neighbours, *self._found(drafter, ranker, room - len(neighbours))]
+    def _opening(self, room: int) -> list[Proposal]:
+        """A first round tries what others found, and nothing else: that takes a second, is at times as good as all that
+        is found later, and the next round learns from it."""
+        return self._transfers(room) or self._neighbours(min(NEIGHBOURS, room))
 
-    def _transfers(self, ranker: Ranker | None, room: int) -> list[Proposal]:
-        """The most promising schedules of this workload on other targets; the others are kept."""
+    def _transfers(self, room: int) -> list[Proposal]:
+        """The most promising schedules of this workload on other targets, all that fit where the ranker has no opinion;
+        the others are kept."""
         seeds = [known.trace for known in self.request.known if is_seed(known)]
         pool = self.session.lowerer.lower(seeds, self.request.seed, self.unwanted)
         self._offer(TRANSFER, len(seeds), len(pool))
-        return self._foremost(ranker, pool, TRANSFER, room)
+        return self._foremost(pool, TRANSFER, min(TRANSFERS, room) if pool and self.ranker.informed else room)
 
-    def _neighbours(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
+    def _neighbours(self, room: int) -> list[Proposal]:
         """The most promising schedules of workloads like this one; the others are kept."""
-        drafts = self._timed("draft", lambda: drafter.neighbours(self.request.near, self.unwanted))
-        pool = self._lowered(drafter, drafts, self.unwanted) if drafts else []
+        if not self.request.near:
+            return []
+        drafts = self._timed("draft", lambda: self.drafter.neighbours(self.request.near, self.unwanted))
+        pool = self._lowered(drafts, self.unwanted)
         self._offer(NEIGHBOUR, len(self.request.near), len(pool))
-        return self._foremost(ranker, pool, NEIGHBOUR, room)
+        return self._foremost(pool, NEIGHBOUR, room)
 
-    def _foremost(self, ranker: Ranker | None, pool: list[Lowered], source: str, room: int) -> list[Proposal]:
+    def _foremost(self, pool: list[Lowered], source: str, room: int) -> list[Proposal]:
         """The first `room` by the ranker, in their own order where it has no opinion; all are kept."""
         if not pool:
             return []
         self.session.kept.update({each.schedule_sha256: each for each in pool})
         for each in pool:
             self.session.origins.setdefault(each.schedule_sha256, source)
-        scored: list[Scored] = [(each, None) for each in pool]
-        if ranker is not None and ranker.informed:
-            scored = self._timed("rank", partial(self._scored, ranker, pool))
+        unscored: list[Scored] = [(each, None) for each in pool]
+        scored = self._scored(pool) if self.ranker.informed else unscored
         return [self._proposal(each, score) for each, score in scored[:room]]
 
-    def _promising(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
+    def _promising(self) -> list[Proposal]:
         """What the ranker holds for the fastest of all: the default schedule, neighbours, drafts. Nothing blindly."""
-        if not ranker.informed:
+        if not self.drafter.spaces or not self.ranker.informed:
             return []
         default = self.session.default
         if default is not None:
             self.session.kept[default.schedule_sha256] = default
-        self._neighbours(drafter, ranker, 0)  # lowered and kept
-        scored = self._ranked(drafter, ranker, UNMEASURED_ROOM)
-        best = [(each, score) for each, score in scored if score is not None][:room]
-        return [self._proposal(each, score) for each, score in best]
+        self._neighbours(0)  # lowered and kept
+        best = [(each, score) for each, score in self._ranked(UNMEASURED_ROOM) if score is not None]
+        return [self._proposal(each, score) for each, score in best[: self.request.trials]]
 
-    def _found(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Proposal]:
-        if not ranker.informed:
-            pool = self._grown(drafter, room)
+    def _found(self, room: int) -> list[Proposal]:
+        if not self.drafter.spaces:
+            self.dry = True
+            return []
+        if not self.ranker.informed:
+            pool = self._grown(room)
             self.dry = self.dry and len(pool) <= room
             return [self._proposal(each, None) for each in pool[:room]]
-        scored = self._ranked(drafter, ranker, room)
+        scored = self._ranked(room)
         self.dry = self.dry and len(scored) <= room
         return [self._proposal(each, score) for each, score in self._picked(scored, room)]
 
-    def _ranked(self, drafter: Drafter, ranker: Ranker, room: int) -> list[Scored]:
+    def _ranked(self, room: int) -> list[Scored]:
         """Programs lowered for `room` candidates, and those kept from before, the best first."""
         for generation in range(GENERATIONS):
-            pool = self._grown(drafter, math.ceil(room * self.request.shortlist / GENERATIONS))
-            scored = self._timed("rank", partial(self._scored, ranker, pool))
+            scored = self._scored(self._grown(math.ceil(room * self.request.shortlist / GENERATIONS)))
             if generation + 1 < GENERATIONS and not self.dry:
-                self._timed("fit", partial(self._teach, drafter, scored))
+                self._timed("fit", partial(self._teach, scored))
         return scored
 
-    def _grown(self, drafter: Drafter, want: int) -> list[Lowered]:
+    def _grown(self, want: int) -> list[Lowered]:
         """Up to `want` programs lowered now, the last drafted first, then those that were kept and never proposed."""
-        fresh = self._fresh(drafter, want)
+        fresh = self._fresh(want)
         kept = [
             each
             for each in self.session.kept.values()
@@ -240,7 +256,7 @@ class _Round:
         self._forget_old()
         return [*fresh, *kept]
 
-    def _fresh(self, drafter: Drafter, want: int) -> list[Lowered]:
+    def _fresh(self, want: int) -> list[Lowered]:
         """Programs lowered now, unlike any that is known or kept; fewer than `want` when the spaces are dry."""
         unwanted = set(self.unwanted)
         for each in self.session.kept.values():
@@ -248,7 +264,7 @@ class _Round:
         fresh: list[Lowered] = []
         stale = 0
         while len(fresh) < want and stale < STALE_BATCHES:
-            found = self._batch(drafter, math.ceil((want - len(fresh)) * 1.05), unwanted)
+            found = self._batch(math.ceil((want - len(fresh)) * 1.05), unwanted)
             if found is None:
                 break
             for each in found:
@@ -258,17 +274,20 @@ class _Round:
         self.dry = len(fresh) < want
         return fresh
 
-    def _batch(self, drafter: Drafter, count: int, unwanted: set[str]) -> list[Lowered] | None:
+    def _batch(self, count: int, unwanted: set[str]) -> list[Lowered] | None:
         """None when there are no more drafts."""
-        drafts = self._timed("draft", lambda: drafter.more(count, unwanted))
-        return self._lowered(drafter, drafts, unwanted) if drafts else None
+        drafts = self._timed("draft", lambda: self.drafter.more(count, unwanted))
+        return self._lowered(drafts, unwanted) if drafts else None
 
-    def _lowered(self, drafter: Drafter, drafts: list[Draft], unwanted: set[str]) -> list[Lowered]:
-        traces = [drafter.spaces[draft.space].trace(draft.decisions) for draft in drafts]
+    def _lowered(self, drafts: list[Draft], unwanted: set[str]) -> list[Lowered]:
+        traces = [self.drafter.spaces[draft.space].trace(draft.decisions) for draft in drafts]
         return self.session.lowerer.lower(traces, self.random.randrange(2**30), unwanted)
 
-    def _scored(self, ranker: Ranker, pool: list[Lowered]) -> list[Scored]:
+    def _scored(self, pool: list[Lowered]) -> list[Scored]:
         """The best first; programs without features come last."""
+        return self._timed("rank", partial(self._in_order, self.ranker, pool))
+
+    def _in_order(self, ranker: Ranker, pool: list[Lowered]) -> list[Scored]:
         described = [(each, each.features) for each in pool if each.features is not None]
         contexts = [self._context(each.trace) for each, _ in described]
         scores = ranker.score([features for _, features in described], contexts)
@@ -278,8 +297,7 @@ class _Round:
 
     def _picked(self, scored: list[Scored], room: int) -> list[Scored]:
         """The best, no two of them alike as long as there are others, and a few at random."""
-        few = sum(map(has_verdict, self.request.known)) < FEW_RECORDS
-        share = FIRST_EXPLORING_SHARE if few else EXPLORING_SHARE
+        share = FIRST_EXPLORING_SHARE if len(self.verdicts) < FEW_RECORDS else EXPLORING_SHARE
         exploring = min(math.floor(room * share), max(0, len(scored) - room))
         picked: list[Scored] = []
         alike: list[Scored] = []
@@ -293,17 +311,17 @@ class _Round:
         rest = [one for one in scored if one[0].schedule_sha256 not in taken]
         return picked + self.random.sample(rest, min(exploring, len(rest)))
 
-    def _teach(self, drafter: Drafter, scored: list[Scored]) -> None:
+    def _teach(self, scored: list[Scored]) -> None:
         """Let the drafter look at drafts as the ranker looks at programs."""
         told = [(each.trace, score) for each, score in scored if score is not None]
-        drafter.learn([trace for trace, _ in told], [score for _, score in told])
+        self.drafter.learn([trace for trace, _ in told], [score for _, score in told])
 
     def _fitted_ranker(self) -> Ranker:
         ranker = self._ranker()
         own = [
             Example(self.request.workload_sha256, unpack(known.features), known.order_s, self._context(known.trace))
-            for known in self.request.known
-            if has_verdict(known) and usable(known.features)
+            for known in self.verdicts
+            if usable(known.features)
         ]
         others = [
             Example(each.group, unpack(each.features), each.latency_s)
@@ -315,10 +333,11 @@ class _Round:
 
     def _ranker(self) -> Ranker:
         """Trees on the target's own records where the model's files are missing, damaged or of another version."""
+        name = "random" if self.request.default_only else self.request.ranker
         try:
-            return make_ranker(self.request.ranker, self.request.seed)
+            return make_ranker(name, self.request.seed)
         except CostModelError as error:
-            self.note = f"the cost model cannot be used ({error}); {STAND_IN} ranks instead"
+            self.notes.append(f"the cost model cannot be used ({error}); {STAND_IN} ranks instead")
             return make_ranker(STAND_IN, self.request.seed)
 
     def _offer(self, source: str, schedules: int, fit: int) -> None:

@@ -30,6 +30,12 @@ def hang(_: Any) -> None:
     time.sleep(1000)
 
 
+def build_or_hang(payload: dict[str, Any]) -> dict[str, Any]:
+    """A build of half a second that an unscheduled module never comes to the end of."""
+    time.sleep(1000 if payload["unscheduled"] else 0.5)
+    return {"build_s": 0.5, "timings_s": {}, "module_sha256": ""}
+
+
 def sleeping_grandchild(_: Any) -> int:
     return subprocess.Popen(["sleep", "1000"]).pid
 

@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosstune.tuner.contracts import KnownSchedule, Quality, TraceJson
-from crosstune.tuner.drafting import Drafter, unwanted_hashes
+from crosstune.tuner.contracts import Invalidity, KnownSchedule, MeasuredElsewhere, Quality, TargetSpec, TraceJson
+from crosstune.tuner.drafting import Drafter, by_speed, fastest, has_verdict, unwanted_hashes
 from crosstune.tuner.drafts import Choice, Draft, Space, Tile, divisors, factorizations, prime_powers
 
 TRACE: TraceJson = [
@@ -90,6 +90,25 @@ def test_a_drafter_with_records_prefers_what_was_fast() -> None:
     assert inner[len(inner) // 2] >= 16
 
 
+def test_what_was_fast_on_another_target_leads_until_something_is_measured_here(target_spec: TargetSpec) -> None:
+    space = Space([TRACE[0][:3], [[1, [1, 2, 3, 8 * 64]], [2, 0]]])
+    random = Random(5)
+    drawn = [space.draw(random) for _ in range(64)]
+    latencies_s = tuple(1.0 / made[0][-1] if isinstance(made[0], tuple) else None for made in drawn)
+    there = MeasuredElsewhere(target_spec, {}, tuple(map(space.trace, drawn)), latencies_s)
+    drafts = Drafter([space], [], set(), Random(1), [there]).more(40, set())
+    inner = sorted(draft.decisions[0][-1] for draft in drafts if isinstance(draft.decisions[0], tuple))
+    assert inner[len(inner) // 2] >= 16
+
+
+def test_targets_are_compared_by_their_own_fastest() -> None:
+    """A thousand times slower there is no worse."""
+    here, there = [(Draft(0, (1,)), 1e-3), (Draft(0, (2,)), 2e-3)], [(Draft(0, (3,)), 1.0), (Draft(0, (4,)), None)]
+    assert by_speed(here) == [(Draft(0, (1,)), 1.0), (Draft(0, (2,)), 0.5)]
+    assert by_speed(there) == [(Draft(0, (3,)), 1.0), (Draft(0, (4,)), 0.0)]
+    assert fastest([by_speed(here), by_speed(there)]) == [Draft(0, (1,)), Draft(0, (2,)), Draft(0, (3,))]
+
+
 def test_a_drafter_breeds_on_what_it_is_told_before_anything_was_measured() -> None:
     space = Space([TRACE[0][:3], [[1, [1, 2, 3, 8 * 64]], [2, 0]]])
     random = Random(5)
@@ -105,6 +124,13 @@ def test_schedules_from_elsewhere_open_spaces_of_their_own() -> None:
     foreign = [[["GetSBlock", [], ["c", "main"], ["b0"]], *TRACE[0][1:]], TRACE[1]]
     drafter = Drafter([Space(TRACE)], [known(foreign, 1e-3)], set(), Random(0))
     assert len(drafter.spaces) == 2
+
+
+def test_a_time_out_tells_something_of_the_schedule_and_a_lost_device_does_not() -> None:
+    slow, lost = (
+        KnownSchedule(TRACE, "1", None, None, invalidity) for invalidity in (Invalidity.TIMEOUT, Invalidity.DEVICE_LOST)
+    )
+    assert has_verdict(slow) and not has_verdict(lost)
 
 
 def test_seeds_and_lost_devices_do_not_block_a_schedule() -> None:

@@ -219,10 +219,11 @@ def test_a_seed_from_elsewhere_is_tried_first_and_repaired_if_it_must(
     larger = propose(a_request(kernels["matmul"](64, 64, 64), target_spec, trials=4)).candidates[-1]
     seed = KnownSchedule(larger.trace, larger.schedule_sha256, None, None, None)
     found = propose(replace(a_request(kernels["matmul"](48, 48, 48), target_spec), known=(seed,)))
-    assert [candidate.source for candidate in found.candidates][:3] == ["default", "transfer", "search"]
+    assert [candidate.source for candidate in found.candidates] == ["default", "transfer"]
+    assert not found.exhausted
 
 
-def test_a_first_round_tries_the_foremost_schedules_of_other_targets_and_some_of_its_own(
+def test_a_first_round_tries_the_foremost_schedules_of_other_targets_and_nothing_else(
     kernels: Kernels, target_spec: TargetSpec
 ) -> None:
     request = a_request(kernels["matmul"](64, 64, 64), target_spec, trials=17)
@@ -230,10 +231,9 @@ def test_a_first_round_tries_the_foremost_schedules_of_other_targets_and_some_of
         KnownSchedule(one.trace, one.schedule_sha256, None, None, None) for one in propose(request).candidates[1:]
     )
     sources = [one.source for one in propose(replace(request, known=seeds, seed=3)).candidates]
-    assert sources[: 1 + search.TRANSFERS] == ["default"] + ["transfer"] * search.TRANSFERS
-    assert "search" in sources
+    assert sources == ["default"] + ["transfer"] * search.TRANSFERS
     blind = [one.source for one in propose(replace(request, known=seeds[:9], seed=3, ranker="random")).candidates]
-    assert blind == ["default"] + ["transfer"] * 9 + ["search"] * 7
+    assert blind == ["default"] + ["transfer"] * 9
 
 
 def test_a_first_round_starts_from_schedules_of_like_workloads(kernels: Kernels, target_spec: TargetSpec) -> None:
@@ -242,10 +242,7 @@ def test_a_first_round_starts_from_schedules_of_like_workloads(kernels: Kernels,
     near = (*(one.trace for one in like), other.trace)
     found = propose(replace(a_request(kernels["matmul"](96, 64, 32), target_spec, trials=12), near=near))
     sources = [candidate.source for candidate in found.candidates]
-    assert sources[: 1 + search.NEIGHBOURS] == ["default"] + ["neighbour"] * search.NEIGHBOURS
-    later = sources[1 + search.NEIGHBOURS :]
-    assert len(later) == 11 - search.NEIGHBOURS
-    assert "search" in later and set(later) <= {"search", "neighbour"}
+    assert sources == ["default"] + ["neighbour"] * search.NEIGHBOURS
     assert found.offered["neighbour"].schedules == len(near)
     assert found.offered["neighbour"].fit >= search.NEIGHBOURS
 
