@@ -120,7 +120,8 @@ class Peer:
         since = time.perf_counter()
         jobs = [BuildJob(module, None, self.spec, unscheduled=True) for _, module in modules]
         answers: list[tuple[str | None, str | None]] = []
-        outcomes = self.builder.build_many(jobs, lambda: False, BUILD_PATIENCE)
+        workload = f"task {modules[0][0]}"  # TVM builds the candidates of one task at a time
+        outcomes = self.builder.build_many(jobs, lambda: False, BUILD_PATIENCE, workload)
         for (task, _), outcome in zip(modules, outcomes, strict=True):
             if isinstance(outcome, Built):
                 key = f"{tempfile.mkdtemp()}/in-memory"  # TVM deletes the folder of what it has measured

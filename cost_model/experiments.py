@@ -12,7 +12,7 @@ from torch import nn
 
 from crosstune.cost_model.attention.prepared import Prepared, prepare
 from crosstune.cost_model.attention.training import Settings, score, train
-from crosstune.cost_model.attention.trees import Trees, out_of_fold
+from crosstune.cost_model.attention.training_set import training_set
 from crosstune.cost_model.baselines.copying import copying_scores
 from crosstune.cost_model.baselines.xgboost_ranker import XgboostRanker
 from crosstune.cost_model.evaluation import GroupScore, group_score, random_score
@@ -33,7 +33,6 @@ MASKS: dict[str, tuple[str, ...]] = {
 """Variants of the attention model: token groups that it neither learns from nor sees."""
 SHUFFLED = "shuffled-hardware"
 """The attention model, told of the hardware of some other target that it was trained on."""
-VALIDATION_SHARE = 0.15
 ALONE_RATE = 1e-3
 """Learning rate of networks that have no trees to start from."""
 
@@ -92,7 +91,7 @@ def run(
     """Scores of each method on the test groups. Validation groups are taken from the training groups alone."""
     learns = set(methods) & {*MASKS, SHUFFLED, "segment-sum"}
     looks = SHUFFLED in learns or any("evidence" not in MASKS[name] for name in learns & set(MASKS))
-    given = training_set(task.train if learns else (), settings.seed, looks)
+    given = training_set(task.train if learns else (), settings.seed, torch.get_num_threads(), looks)
     found: dict[str, list[GroupScore]] = {}
     test = [replace(one, batch=given.trees.expect(one.batch)) for one in prepare(task.test, task.known)]
 
@@ -141,18 +140,6 @@ def _shuffled(test: Sequence[Prepared], fitted: Sequence[Prepared], seed: int) -
     return found
 
 
-def _validation(groups: Sequence[Group], seed: int) -> tuple[list[Group], list[Group]]:
-    """Whole workloads for early stopping, on all targets."""
-    names = sorted({group.workload for group in groups})
-    if not names:
-        return [], []
-    chosen = np.random.default_rng(seed + 1).permutation(len(names))[: max(1, round(VALIDATION_SHARE * len(names)))]
-    held = {names[position] for position in chosen}
-    if len(held) >= len(names):
-        return list(groups), []
-    return [g for g in groups if g.workload not in held], [g for g in groups if g.workload in held]
-
-
 def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: int) -> list[GroupScore]:
     """The baseline on the same statement features; it sees no hardware, as the service's first ranker."""
     examples = [
@@ -170,29 +157,3 @@ def xgboost_scores(train_groups: Sequence[Group], test: Sequence[Group], seed: i
         group_score(group, ranker.score([empty if p.statements is None else p.statements for p in group.programs]))
         for group in test
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSet:
-    """What a model is fitted to, what tells when to stop, and trees trained on all of it."""
-
-    fitted: list[Prepared]
-    validation: list[Prepared]
-    trees: Trees
-
-
-def training_set(groups: Sequence[Group], seed: int, with_evidence: bool = True) -> TrainingSet:
-    """All that is not held out, each with evidence from the rest and with what trees expect that never saw it.
-
-    `with_evidence`: False spares the work where no model looks at it.
-    """
-    trainable = [group for group in groups if not group.held_out]
-    fitted, validation = _validation(trainable, seed)
-    threads = torch.get_num_threads()
-    ready = [
-        *prepare(fitted, fitted if with_evidence else ()),
-        *prepare(validation, trainable if with_evidence else ()),
-    ]
-    prepared = out_of_fold(ready, seed, threads)
-    trees = Trees.trained(prepared, seed, threads=threads)
-    return TrainingSet(prepared[: len(fitted)], prepared[len(fitted) :], trees)

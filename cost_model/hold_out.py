@@ -13,12 +13,19 @@ from functools import cache
 from importlib import resources
 
 FILE = "held_out.json"
+JUDGED_EVERY = 5
 
 
 def is_held_out(version_free_key: str, anchor_key: str | None) -> bool:
     """Whether a workload belongs to a held-out network, by either of its keys (tuner.tvm_adapter.compute)."""
     held = _held_out()
     return version_free_key in held["keys"] or anchor_key in held["anchors"]
+
+
+def is_judged(version_free_key: str) -> bool:
+    """Whether retrained versions are judged by a workload, and so never learn from it: one in JUDGED_EVERY, whatever
+    the database holds."""
+    return int(version_free_key[:8], 16) % JUDGED_EVERY == 0
 
 
 @cache

@@ -66,6 +66,58 @@ class WorkloadUnknown(ServiceError):
         )
 
 
+class CostModelUnknown(ServiceError):
+    def __init__(self, version: str) -> None:
+        super().__init__(f"there is no cost model {version!r}; GET /v1/cost-models lists the versions", version=version)
+
+
+class CostModelHasNoFiles(ServiceError):
+    def __init__(self, version: str, state: str = "shipped") -> None:
+        super().__init__(
+            f"cost model {version} has no files here, it is {state}; take a candidate, champion or retired version",
+            version=version,
+            state=state,
+        )
+
+
+class CostModelNotTraining(ServiceError):
+    def __init__(self, version: str, state: str) -> None:
+        super().__init__(f"cost model {version} is {state}, so there is no training to cancel", version=version)
+
+
+class RetrainRunning(ServiceError):
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"{version} is in training; wait for it, or stop it with POST /v1/cost-models/{version}/cancel",
+            version=version,
+        )
+
+
+class NotJudgedTogether(ServiceError):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(
+            f"{first} and {second} were never judged on the same programs; a retraining judges its version beside the "
+            "champion, the shipped one and the newest others: POST /v1/cost-models/retrain",
+            first=first,
+            second=second,
+        )
+
+
+class PromotionRefused(ServiceError):
+    def __init__(self, version: str, champion: str, reasons: Sequence[str]) -> None:
+        super().__init__(
+            f"{version} may not replace {champion}: {'; '.join(reasons)}. Retrain it on more, or keep {champion}",
+            version=version,
+            champion=champion,
+            reasons=list(reasons),
+        )
+
+
+class NothingToRollBack(ServiceError):
+    def __init__(self) -> None:
+        super().__init__("the version that comes with the package is in use; there is none before it")
+
+
 class NetworkNotReady(ServiceError):
     def __init__(self, network: str, state: str) -> None:
         super().__init__(

@@ -64,6 +64,7 @@ def _outline(row: JobRow, marks: dict[str, str], rounds: int, waiting_for: str |
         target=row.target_id,
         budget=JobBudget(trials=row.budget_trials, seconds=row.budget_s),
         whole_budget=row.whole_budget,
+        cost_models=row.cost_models,
         seed=row.seed,
         priority=row.priority,
         labels=marks,

@@ -38,9 +38,12 @@ def make_broker(redis_url: str | None = None) -> dramatiq.Broker:
 class Dispatcher:
     """Announces steps on their queue and runs those that this process takes."""
 
-    def __init__(self, broker: dramatiq.Broker, run_step: Callable[[str], None], threads: int) -> None:
+    def __init__(
+        self, broker: dramatiq.Broker, run_step: Callable[[str], None], threads: int, queue: str = DEFAULT_QUEUE
+    ) -> None:
+        """`queue` is served from the start."""
         self._broker = broker
-        self._actor = dramatiq.actor(broker=broker, actor_name=ACTOR, queue_name=DEFAULT_QUEUE)(run_step)
+        self._actor = dramatiq.actor(broker=broker, actor_name=ACTOR, queue_name=queue)(run_step)
         self._worker = dramatiq.Worker(broker, worker_threads=threads, worker_timeout=100)
 
     def start(self) -> None:

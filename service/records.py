@@ -72,6 +72,7 @@ def _out(row: RecordRow) -> RecordOut:
         invalidity=row.invalidity,
         permanent=row.permanent,
         source=row.source,
+        cost_model=row.cost_model,
         tvm_version=row.tvm_version,
         measurements=row.measurement_count,
         updated_at=lookups.utc(row.updated_at),

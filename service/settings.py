@@ -71,6 +71,15 @@ class Settings(BaseSettings):
         description="What puts candidates in order: the trained cost model, trees over the target's own records, "
         "or nothing.",
     )
+    auto_promote: bool = Field(
+        False, description="Use a retrained cost model as soon as it passes its gates; else somebody promotes it."
+    )
+    drift_threshold: float = Field(
+        0.55, ge=0, le=1, description="Pairwise accuracy of measured batches below which the cost model has drifted."
+    )
+    retrain_on_drift: bool = Field(
+        False, description="Begin a retraining when the cost model has drifted on a target, once a day at most."
+    )
     lease_s: float = Field(
         15.0, gt=0, description="Seconds after which the work of a silent worker is taken over; renewed at a third."
     )

@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 from crosstune.cost_model.features import FEATURE_LAYOUT
 from crosstune.cost_model.formats import metaschedule
 from crosstune.cost_model.formats.record import UNKNOWN, Item, Record, WorkloadRow, canonical
-from crosstune.cost_model.hold_out import is_held_out
+from crosstune.cost_model.hold_out import is_held_out, is_judged
 from crosstune.db.engine import create_engine, reading
 from crosstune.db.judging import FULL, QUICK, Status
 from crosstune.db.migrate import require_head
 from crosstune.db.repositories import listing, projects, targets, workloads
-from crosstune.db.repositories.listing import MeasurementRow, RecordRow
+from crosstune.db.repositories.listing import MeasurementRow, RecordFilter, RecordRow
 from crosstune.service.calibrated import known_attributes
 from crosstune.tuner.tvm_adapter.compute import anchor_key
 
@@ -33,22 +33,27 @@ def stream(database_url: str) -> Iterator[Item]:
     try:
         require_head(engine)
         with reading(engine) as connection:
-            yield from _items(connection, projects.get(connection).key)
+            yield from items(connection, projects.get(connection).key)
     finally:
         engine.dispose()
 
 
-def _items(connection: Connection, project_key: int) -> Iterator[Item]:
+def items(
+    connection: Connection, project_key: int, only: RecordFilter | None = None, judged: bool = False
+) -> Iterator[Item]:
+    """The same of the records that `only` names. `judged`: workloads that retrained versions are judged by count as
+    held out too."""
     specs: dict[str, str] = {}
     held_out: dict[str, bool] = {}
-    for number, (record, attempts) in enumerate(listing.stream(connection, project_key), 1):
+    for number, (record, attempts) in enumerate(listing.stream(connection, project_key, only), 1):
         runs = _runs(attempts)
         if record.status not in BELIEVED or not (runs or record.invalidity):
             continue
         if record.workload_sha256 not in held_out:
             workload = workloads.get(connection, record.workload_id)
             module = workloads.module_of(connection, workload.key)
-            held_out[record.workload_sha256] = is_held_out(workload.version_free_key, _anchor(module))
+            key = workload.version_free_key
+            held_out[record.workload_sha256] = is_held_out(key, _anchor(module)) or (judged and is_judged(key))
             yield WorkloadRow(record.workload_sha256, record.workload_name, module)
         if record.target_id not in specs:
             specs[record.target_id] = _target(connection, record.target_id)

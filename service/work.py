@@ -6,9 +6,12 @@
 | round | `hw.<target id>` | job_id; the worker picks the task |
 | build_network | `hw.<target id>` | build_id |
 | calibrate | `hw.<target id>` | target_id, device_id |
+| retrain | `training` | model_id, request |
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -19,6 +22,8 @@ from crosstune.db.repositories.steps import StepKind
 
 GENERAL_QUEUE = "crosstune"
 """Work that any machine can do."""
+TRAINING_QUEUE = "training"
+"""Work that any machine can do beside other work, standing still while it measures."""
 
 
 def target_queue(target_id: str) -> str:
@@ -68,4 +73,15 @@ def enqueue_calibrate(connection: Connection, project_id: str, target_id: str, d
         queue=target_queue(target_id),
         project_id=project_id,
         input={"target_id": target_id, "device_id": device_id},
+    )
+
+
+def enqueue_retrain(connection: Connection, project_id: str, model_id: str, request: dict[str, Any]) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.RETRAIN,
+        queue=TRAINING_QUEUE,
+        project_id=project_id,
+        subject=model_id,
+        input={"model_id": model_id, "request": request},
     )

@@ -21,14 +21,15 @@ from crosstune import __version__
 from crosstune.db import migrate
 from crosstune.db.engine import reading, retrying
 from crosstune.db.errors import StaleClaim
-from crosstune.db.repositories import builds, devices, events, idempotency, jobs, steps, workers
+from crosstune.db.repositories import builds, cost_models, devices, events, idempotency, jobs, steps, workers
+from crosstune.db.repositories.cost_models import CostModelStatus
 from crosstune.db.repositories.devices import DeviceState
 from crosstune.db.repositories.steps import Claim, StepKind
-from crosstune.service import work
+from crosstune.service import drift, work
 from crosstune.service.heart import Heart, Held, Stop
 from crosstune.service.queue import Dispatcher, make_broker
 from crosstune.service.settings import Settings
-from crosstune.service.steps import building, calibrating, importing, tuning
+from crosstune.service.steps import building, calibrating, importing, retraining, tuning
 from crosstune.service.steps.context import Execute, Identity, Stopped, WorkerContext
 from crosstune.service.store import Store
 from crosstune.tuner.contracts import ChildFailed, CrosstuneError
@@ -41,6 +42,7 @@ EXECUTORS: dict[str, Execute] = {
     StepKind.ROUND: tuning.execute,
     StepKind.BUILD_NETWORK: building.execute,
     StepKind.CALIBRATE: calibrating.execute,
+    StepKind.RETRAIN: retraining.execute,
 }
 RETRY_S = 1.0
 """Pause before a step whose child died, or that failed unexpectedly, is tried again (three times in all)."""
@@ -48,7 +50,8 @@ ANNOUNCED_AT_ONCE = 4
 TIDY_S = 600.0
 """Between two looks for what has been kept long enough."""
 THREADS = 1
-"""One step at a time on a machine: a second would disturb what the first one measures."""
+"""One step at a time on a machine: a second would disturb what the first one measures. Training has a thread of its
+own, since it stands still while the machine measures."""
 
 
 class Worker:
@@ -62,12 +65,14 @@ class Worker:
         heart = Heart(engine, identity.worker_id, identity.owner, settings.lease_s)
         self.context = WorkerContext(settings, engine, Store(settings.data_dir), heart, identity, folder)
         self._dispatcher = Dispatcher(make_broker(settings.redis_url), self.run_step, THREADS)
+        self._training = Dispatcher(make_broker(settings.redis_url), self.run_step, THREADS, work.TRAINING_QUEUE)
         self._ended, self._look = threading.Event(), threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
 
     def start(self) -> None:
         self.context.heart.start()
         self._dispatcher.start()
+        self._training.start()
         self._sweeper.start()
 
     def stop(self) -> None:
@@ -77,6 +82,7 @@ class Worker:
         self._sweeper.join()
         self.context.heart.ask_all_to_stop(Stop.SHUTDOWN)
         self._dispatcher.stop()
+        self._training.stop()
         self.context.heart.stop()
         self.context.close()
         retrying(self._engine, lambda connection: workers.stop(connection, self.context.identity.worker_id))
@@ -143,11 +149,17 @@ class Worker:
                 self._announce()
                 if time.monotonic() >= tidy_at_s:
                     retrying(self._engine, _tidy)
+                    retrying(self._engine, self._retrain_where_needed)
                     tidy_at_s = time.monotonic() + TIDY_S
             except DBAPIError as error:
                 logger.warning("the database cannot be asked for work: %s", error)
             self._look.wait(self._settings.sweep_s)
             self._look.clear()
+
+    def _retrain_where_needed(self, connection: Connection) -> None:
+        version = drift.retrain_where_needed(connection, self._settings)
+        if version is not None:
+            logger.warning("the cost model has drifted; %s is trained", version)
 
     def _announce(self) -> None:
         if self.context.heart.draining:
@@ -156,7 +168,8 @@ class Worker:
         queues = self._queues()
         found = retrying(self._engine, lambda connection: steps.runnable(connection, ANNOUNCED_AT_ONCE, queues))
         for step in found:
-            self._dispatcher.announce(step.step_id, step.queue)
+            dispatcher = self._training if step.queue == work.TRAINING_QUEUE else self._dispatcher
+            dispatcher.announce(step.step_id, step.queue)
 
     def _queues(self) -> list[str]:
         """What this worker serves now: general work, and its device's targets, those registered since included.
@@ -167,7 +180,7 @@ class Worker:
         with reading(self._engine) as connection:
             active = devices.get(connection, identity.device_id).state == DeviceState.ACTIVE
             targets = devices.targets_of(connection, identity.device_key) if active else []
-        return [work.GENERAL_QUEUE, *map(work.target_queue, targets)]
+        return [work.GENERAL_QUEUE, work.TRAINING_QUEUE, *map(work.target_queue, targets)]
 
 
 def _remove_leftovers(data_dir: Path, children: Path) -> None:
@@ -187,6 +200,8 @@ def _cancel(connection: Connection, claim: Claim) -> None:
     steps.finish(connection, claim, steps.StepState.CANCELLED)
     if claim.kind == StepKind.BUILD_NETWORK:
         builds.fail(connection, claim.input["build_id"], "the job was cancelled")
+    if claim.kind == StepKind.RETRAIN:
+        cost_models.end(connection, claim.input["model_id"], CostModelStatus.CANCELLED, "it was cancelled")
     if claim.job_id is not None:
         jobs.settle_cancelled(connection, claim.job_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from crosstune.tuner.manifest import MANIFEST_NAME, ArtifactRefused, read_manifest
@@ -18,7 +19,11 @@ def pack(folder: Path, archive: Path | None = None) -> Path:
     Uncompressed, since weights do not compress. Raises ArtifactRefused when the folder is no finished artifact.
     """
     path = archive if archive is not None else folder.with_name(folder.name + ".tar")
-    names = [MANIFEST_NAME, *sorted(read_manifest(folder).files)]
+    return pack_files(folder, [MANIFEST_NAME, *sorted(read_manifest(folder).files)], path)
+
+
+def pack_files(folder: Path, names: Sequence[str], path: Path) -> Path:
+    """The named files of a folder as one .tar; equal in, equal out."""
     temporary = path.with_name(f".{path.name}.part")
     with tarfile.open(temporary, "w") as tar:
         for name in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ MOST_LIVE = 128
 """Children that hold machine code at the same time: some 30 MB of their own each."""
 STOP_POLL_S = 0.2
 TYPICAL_BUILDS, LEAST_PATIENCE_S = 4, 1.0
-"""Builds of a batch from which is known how long one takes, and what every one gets."""
+"""Builds of a workload from which is known how long one takes, and what every one gets."""
+REMEMBERED_BUILDS, REMEMBERED_WORKLOADS = 32, 256
+"""The last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +77,28 @@ class Builder:
 
     def __init__(self, template: Template, workers: int, timeout_s: float) -> None:
         self._template, self._workers, self._timeout_s = template, workers, timeout_s
+        self._times: OrderedDict[str, BuildTimes] = OrderedDict()
 
     def build(self, job: BuildJob) -> Built | Attempt:
         """Compile one candidate; an Attempt says why it cannot be had (TIMEOUT, COMPILE, REPLAY, OUT_OF_MEMORY ...).
 
         Raises ChildError for a fault that is not the candidate's.
         """
-        built = self._build(job, _Batch(math.inf))
+        built = self._build(job, _Batch(math.inf, BuildTimes()))
         assert built is not None
         return built
 
     def build_many(
-        self, jobs: Sequence[BuildJob], should_stop: ShouldStop, patience: float = math.inf
+        self, jobs: Sequence[BuildJob], should_stop: ShouldStop, patience: float = math.inf, workload: str = ""
     ) -> list[Built | Attempt | None]:
         """Compile all, answers in the order of `jobs`; None for those that `should_stop` kept from ending.
 
-        `patience`: what takes so many times longer than most of the batch is given up (TIMEOUT). The first ones have
-        all the time. The caller closes what was built.
+        `patience`: what takes so many times longer than most of the last builds of `workload` (any word; else of this
+        batch) is given up (TIMEOUT). The first ones have all the time. The caller closes what was built.
         """
         if len(jobs) > MOST_LIVE:
             raise CrosstuneError(f"{len(jobs)} candidates in one batch; at most {MOST_LIVE} can be held at a time")
-        batch = _Batch(patience)
+        batch = _Batch(patience, self._times_of(workload) if workload else BuildTimes())
         with ThreadPoolExecutor(self._workers, thread_name_prefix="build") as pool:
             futures = [pool.submit(self._build, job, batch) for job in jobs]
             try:
@@ -104,6 +108,13 @@ class Builder:
                 _close(futures)
                 raise
         return [future.result() for future in futures]
+
+    def _times_of(self, workload: str) -> BuildTimes:
+        times = self._times.setdefault(workload, BuildTimes())
+        self._times.move_to_end(workload)
+        if len(self._times) > REMEMBERED_WORKLOADS:
+            self._times.popitem(last=False)
+        return times
 
     @staticmethod
     def _wait(futures: Sequence[Future[Built | Attempt | None]], batch: _Batch, should_stop: ShouldStop) -> None:
@@ -124,7 +135,8 @@ class Builder:
             return failed(error.invalidity, error.detail)
         try:
             with batch.working(child):
-                answer = child.call(BUILD, job.payload(), min(self._timeout_s, batch.patience_s()))
+                patience_s = batch.times.patience_s(batch.patience)
+                answer = child.call(BUILD, job.payload(), min(self._timeout_s, patience_s))
         except ChildFailed as error:
             child.close()
             return None if batch.stopped else self._failed(error)
@@ -134,7 +146,7 @@ class Builder:
         if "invalidity" in answer:
             child.close()
             return failed(Invalidity(answer["invalidity"]), answer["detail"])
-        batch.took(answer["build_s"])
+        batch.times.note(answer["build_s"])
         return Built(child, job.target, answer["module_sha256"], answer["build_s"], answer["timings_s"])
 
     @staticmethod
@@ -144,12 +156,29 @@ class Builder:
         return failed(Invalidity.COMPILE if crashed else error.invalidity, error.detail)
 
 
-class _Batch:
-    """The children at work for one call of `build_many`, so that they can be stopped, and how long builds take."""
+class BuildTimes:
+    """How long the last builds of one workload took; of all of them, how long another may take."""
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._builds_s: list[float] = []
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._builds_s: deque[float] = deque(maxlen=REMEMBERED_BUILDS)
+
+    def note(self, build_s: float) -> None:
+        with self._lock:
+            self._builds_s.append(build_s)
+
+    def patience_s(self, patience: float) -> float:
+        """`patience`: times what most have taken; without end while few are known."""
+        with self._lock:
+            few = len(self._builds_s) < TYPICAL_BUILDS
+            return math.inf if few else max(LEAST_PATIENCE_S, patience * median(self._builds_s))
+
+
+class _Batch:
+    """The children at work for one call of `build_many`, so that they can be stopped."""
+
+    def __init__(self, patience: float, times: BuildTimes) -> None:
+        self.patience, self.times = patience, times
         self._lock = threading.Lock()
         self._children: set[Child] = set()
         self.stopped = False
@@ -166,17 +195,6 @@ class _Batch:
         finally:
             with self._lock:
                 self._children.discard(child)
-
-    def took(self, build_s: float) -> None:
-        with self._lock:
-            self._builds_s.append(build_s)
-
-    def patience_s(self) -> float:
-        """How long a build may take that starts now."""
-        with self._lock:
-            if len(self._builds_s) < TYPICAL_BUILDS:
-                return math.inf
-            return max(LEAST_PATIENCE_S, self._patience * median(self._builds_s))
 
     def stop(self) -> None:
         with self._lock:

@@ -205,6 +205,8 @@ class RoundRequest:
     build_timeout_s: float = 10.0
     run_timeout_s: float = 10.0
     ranker: str = "attention"
+    model_folder: str | None = None
+    """Where the attention ranker's model lies; None: the one that comes with the package."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """What is known of the target's hardware."""
     elsewhere: tuple[MeasuredElsewhere, ...] = ()

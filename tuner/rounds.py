@@ -38,7 +38,7 @@ CONTENDER_RATIO = 1.15
 NEAR_BEST_RATIO = 1.1
 """A full latency within this factor of the best is measured twice: of many measured once, the luckiest would follow."""
 BUILD_PATIENCE = 3.0
-"""What takes so many times longer to compile than most of its round is given up. Of 192 candidates of three
+"""What takes so many times longer to compile than most of its workload is given up. Of 192 candidates of three
 convolutions those took half of the time, and one was among the fastest tenth of its workload."""
 CONTENDERS = 4
 """Full measurements per round at most; they cost ten cold runs each."""
@@ -137,7 +137,9 @@ class RoundRunner:
         """Compile all trials beside each other; True when the round is to stop."""
         jobs = [BuildJob(request.workload.module, trial.proposal.trace, request.target) for trial in trials]
         patience = BUILD_PATIENCE if self._passes == 1 else math.inf
-        for trial, outcome in zip(trials, self._builder.build_many(jobs, should_stop, patience), strict=True):
+        workload = f"{request.workload.sha256} {request.target.identity}"
+        outcomes = self._builder.build_many(jobs, should_stop, patience, workload)
+        for trial, outcome in zip(trials, outcomes, strict=True):
             if isinstance(outcome, Built):
                 trial.built = outcome
             elif outcome is not None:

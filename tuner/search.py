@@ -1,6 +1,6 @@
 """The search of a round, seen from the service: a request goes to a child with TVM, proposals come back.
 
-The child is stateless as far as correctness goes: everything is in the request. It is kept for the next round of the
+A child is stateless as far as correctness goes: everything is in the request. It is kept for the next round of the
 same workload only because it remembers what it has already lowered.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ from crosstune.tuner.contracts import (
 OPERATION = "operations.propose:propose"
 TIMEOUT_S = 60.0
 """A round's search takes about a second; past this TVM is stuck in some pass."""
+MOST_CHILDREN = 24
+"""Workloads whose children are kept, the last used: each has some tens of MB of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,47 +63,54 @@ class Proposals:
 
 
 class Searcher:
-    """Asks children of `template` for proposals; one round at a time."""
+    """Asks children of `template` for proposals; one round at a time.
+
+    A child serves one workload on one target. Those of the last workloads are kept: a job's rounds go back and forth
+    between its tasks, and starting anew costs design spaces, the model's files and everything lowered so far.
+    """
 
     def __init__(self, template: Template, timeout_s: float = TIMEOUT_S) -> None:
         self._template, self._timeout_s = template, timeout_s
-        self._child: Child | None = None
-        self._serves: tuple[str, str] | None = None
+        self._children: OrderedDict[tuple[str, str], Child] = OrderedDict()
         self._lock = threading.Lock()
 
     def propose(self, request: RoundRequest) -> Proposals:
         """Raises ChildFailed or ChildError when even the default schedule cannot be made."""
+        serves = (request.workload.sha256, request.target.identity)
         with self._lock:
             try:
-                return propose(self._ready_child(request), request, timeout_s=self._timeout_s)
+                return propose(self._ready_child(serves), request, timeout_s=self._timeout_s)
             except (ChildFailed, ChildError) as failure:
-                self._drop()
+                self._drop(serves)
                 if isinstance(failure, ChildFailed) and failure.invalidity is Invalidity.DEVICE_LOST:
                     raise
                 # TVM's space generator crashes on some programs; these still get their default schedule.
                 note = f"the search failed ({failure}); only the default schedule is tried"
-                child = self._ready_child(request)
+                child = self._ready_child(serves)
                 return propose(child, request, timeout_s=self._timeout_s, default_only=note)
             finally:
-                if self._child is not None:
-                    self._child.pause()
+                if serves in self._children:
+                    self._children[serves].pause()
 
     def close(self) -> None:
         with self._lock:
-            self._drop()
+            for serves in list(self._children):
+                self._drop(serves)
 
-    def _ready_child(self, request: RoundRequest) -> Child:
-        serves = (request.workload.sha256, request.target.identity)
-        if self._child is None or self._serves != serves or not self._child.alive:
-            self._drop()
-            self._child = self._template.spawn("search")
-            self._serves = serves
-        return self._child
+    def _ready_child(self, serves: tuple[str, str]) -> Child:
+        if serves in self._children and not self._children[serves].alive:
+            self._drop(serves)
+        if serves not in self._children:
+            while len(self._children) >= MOST_CHILDREN:
+                self._drop(next(iter(self._children)))
+            self._children[serves] = self._template.spawn("search")
+        self._children.move_to_end(serves)
+        return self._children[serves]
 
-    def _drop(self) -> None:
-        if self._child is not None:
-            self._child.close()
-        self._child, self._serves = None, None
+    def _drop(self, serves: tuple[str, str]) -> None:
+        child = self._children.pop(serves, None)
+        if child is not None:
+            child.close()
 
 
 def propose(child: Child, request: RoundRequest, *, timeout_s: float = TIMEOUT_S, default_only: str = "") -> Proposals:
@@ -142,6 +152,7 @@ def request_to_json(request: RoundRequest) -> dict[str, Any]:
         "trials": request.trials,
         "seed": request.seed,
         "ranker": request.ranker,
+        "model_folder": request.model_folder,
         "attributes": request.attributes,
         "elsewhere": [one.to_json() for one in request.elsewhere],
         "near": request.near,
@@ -162,6 +173,7 @@ class SearchRequest:
     trials: int
     seed: int
     ranker: str
+    model_folder: str | None
     default_only: str
     attributes: dict[str, Any]
     elsewhere: tuple[MeasuredElsewhere, ...]
@@ -183,6 +195,7 @@ def request_from_json(value: dict[str, Any]) -> SearchRequest:
         trials=value["trials"],
         seed=value["seed"],
         ranker=value["ranker"],
+        model_folder=value["model_folder"],
         default_only=value["default_only"],
         attributes=value["attributes"],
         elsewhere=tuple(MeasuredElsewhere.from_json(one) for one in value["elsewhere"]),

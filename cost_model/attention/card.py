@@ -44,13 +44,23 @@ class Shape:
         return asdict(self)
 
 
+def write_card(folder: Path, facts: dict[str, Any]) -> None:
+    """`facts` hold at least `trees`, and `shape` where there is a network."""
+    (folder / CARD).write_text(json.dumps({"layout": LAYOUT, **facts}, indent=1) + "\n")
+
+
+def has_network(card: dict[str, Any]) -> bool:
+    """False: trees alone, which need no torch to be trained."""
+    return "shape" in card
+
+
 def read_card(folder: Path) -> dict[str, Any]:
     """The card of the model in `folder`; UnusableModel when there is none or its layout is not this version's."""
     path = folder / CARD
     try:
         card = json.loads(path.read_text())
         layout = card["layout"]
-        Shape(**card["shape"])
+        Shape(**card.get("shape", {}))
         card["trees"] = int(card["trees"])
     except FileNotFoundError:
         raise UnusableModel(f"{folder} holds no {CARD}; `crosstune model train --out {folder}` makes a model") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -27,8 +28,10 @@ class AttentionRanker:
 
     informed = True
 
-    def __init__(self, seed: int = 0, scorer: Scorer | None = None) -> None:
-        self._scorer = scorer or load_scorer(model_folder(), min(MAX_THREADS, len(os.sched_getaffinity(0))))
+    def __init__(self, seed: int = 0, model: Path | None = None, scorer: Scorer | None = None) -> None:
+        """Raises UnusableModel."""
+        threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._scorer = scorer or load_scorer(model or model_folder(), threads)
         self._seed, self._correction = seed, Correction(seed)
         self._own: list[Example] = []
         self._candidates: Candidates | None = None

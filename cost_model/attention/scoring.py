@@ -1,4 +1,5 @@
-"""Score candidates with a trained model: trees, then the network through onnxruntime. Workers need no torch."""
+"""Score candidates with a trained model: trees, then its network, if it has one, through onnxruntime. Workers need no
+torch."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, InvalidProtobuf, NoSuchFile
 
 from crosstune.cost_model.attention.batches import Batch
-from crosstune.cost_model.attention.card import GRAPH, UnusableModel, read_card
+from crosstune.cost_model.attention.card import GRAPH, UnusableModel, has_network, read_card
 from crosstune.cost_model.attention.trees import Trees
 from crosstune.cost_model.ranker import Scores
 from crosstune.cost_model.roofline import roofline_s
@@ -28,7 +29,7 @@ class Scorer:
         """Raises UnusableModel."""
         self.card = read_card(folder)
         self._trees = Trees.load(folder, self.card["trees"], threads)
-        self._session = _session(folder / GRAPH, threads)
+        self._session = _session(folder / GRAPH, threads) if has_network(self.card) else None
 
     def score(self, batch: Batch) -> Scores:
         """(n,) scores; higher = faster among the programs of one workload on one target."""
@@ -46,6 +47,8 @@ class Scorer:
         if not len(batch):
             return np.zeros(0), np.zeros(0)
         expected = self._trees.expect(batch)
+        if self._session is None:
+            return expected.trees.astype(np.float64), np.full(len(batch), np.nan)
         scores, slowness = self._session.run(None, {name: getattr(expected, name) for name in NAMES})
         return scores.astype(np.float64), slowness.astype(np.float64)
 

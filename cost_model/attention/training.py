@@ -43,6 +43,8 @@ class Settings:
     epochs: int = 30
     patience: int = 6
     """Epochs without a better validation before it ends."""
+    seconds: float | None = None
+    """No epoch begins after so long."""
     learning_rate: float = 1e-4
     """At 1e-3 a network of this size learns to rank drafts at the cost of lowered programs, where trees are better."""
     weight_decay: float = 0.01
@@ -93,10 +95,12 @@ def train(
     validation: Sequence[Prepared],
     settings: Settings,
     tell: Callable[[dict[str, float]], None] = lambda _: None,
+    start: nn.Module | None = None,
 ) -> Trained:
     """The model of the epoch with the best validation top-1 (without validation groups: the last).
 
-    The untrained model, which ranks as trees and copying do, is the first candidate.
+    The untrained model, which ranks as trees and copying do, is the first candidate; or `start`, a model of the same
+    shape, whose weights it then begins with.
     """
     useful = [one for one in groups if np.ptp(one.labels) > 0]
     if not useful:
@@ -105,7 +109,10 @@ def train(
     torch.manual_seed(settings.seed)
     chance = np.random.default_rng(settings.seed)
     model = MODELS[settings.model](settings.shape)
-    _standardise(model, useful)
+    if start is None:
+        _standardise(model, useful)
+    else:
+        model.load_state_dict(start.state_dict())
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))
     masked = frozenset(settings.always_masked)
     steps = math.ceil(len(useful) / settings.groups_per_step)
@@ -124,6 +131,8 @@ def train(
         if reached > best:
             best, best_epoch, kept = reached, epoch, _copy(averaged.module)
         elif epoch - max(0, best_epoch) >= settings.patience:
+            break
+        if settings.seconds is not None and time.monotonic() - started_s > settings.seconds:
             break
     model.load_state_dict(kept)
     model.eval()

@@ -3,7 +3,6 @@ those who only score. Nothing in them is ever executed."""
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crosstune.cost_model.attention.batches import empty_batch
-from crosstune.cost_model.attention.card import CARD, GRAPH, LAYOUT, WEIGHTS, Shape, UnusableModel, read_card
+from crosstune.cost_model.attention.card import GRAPH, WEIGHTS, Shape, UnusableModel, has_network, read_card, write_card
 from crosstune.cost_model.attention.model import AttentionModel, tensors_of
 from crosstune.cost_model.attention.trees import Trees
 
@@ -33,13 +32,15 @@ def save(folder: Path, model: AttentionModel, trees: Trees, card: dict[str, Any]
     scratch.replace(folder / WEIGHTS)
     trees.save(folder)
     _export(model, folder / GRAPH)
-    facts = {"layout": LAYOUT, "shape": model.shape.to_json(), "parameters": model.parameter_count, "trees": len(trees)}
-    (folder / CARD).write_text(json.dumps({**facts, **card}, indent=1) + "\n")
+    facts = {"shape": model.shape.to_json(), "parameters": model.parameter_count, "trees": len(trees)}
+    write_card(folder, {**facts, **card})
 
 
 def load(folder: Path) -> tuple[AttentionModel, dict[str, Any]]:
     """The network and its card, without the trees. UnusableModel says what is wrong."""
     card = read_card(folder)
+    if not has_network(card):
+        raise UnusableModel(f"{folder} holds trees alone, no network")
     model = AttentionModel(Shape(**card["shape"]))
     path = folder / WEIGHTS
     try:

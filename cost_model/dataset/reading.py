@@ -28,3 +28,11 @@ def modules(folder: DatasetFolder) -> dict[tuple[str, str], str]:
             if module:
                 found[source, workload] = module
     return found
+
+
+def held_out_workloads(folder: DatasetFolder) -> frozenset[str]:
+    """Workloads of a data set that nothing may be trained on."""
+    rows = (batch.to_pydict() for batch in batches(folder, ("workload", "held_out")))
+    return frozenset(
+        workload for row in rows for workload, held in zip(row["workload"], row["held_out"], strict=True) if held
+    )

@@ -29,7 +29,7 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
-WHOLE_BUDGET = "whole_budget"
+WHOLE_BUDGET, COST_MODELS = "whole_budget", "cost_models"
 CONVERGED = "converged"
 FINAL_STATES = frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED})
 _STOPS = frozenset({JobState.CANCELLING, JobState.CANCELLED, JobState.FAILED})
@@ -86,6 +86,11 @@ class JobRow:
     def whole_budget(self) -> bool:
         """Go on until the budget is used, however little more is to be expected."""
         return bool((self.options or {}).get(WHOLE_BUDGET, False))
+
+    @property
+    def cost_models(self) -> list[str]:
+        """Versions that ranked its candidates, in the order in which they came into use."""
+        return list((self.options or {}).get(COST_MODELS, []))
 
 
 def create(
@@ -289,6 +294,14 @@ def resume(
         values["budget_s"] = job.budget_s + add_s
     _set(connection, job_id, now, **values)
     return transition(connection, job_id, JobState.QUEUED, message="", now=now)
+
+
+def use_model(connection: Connection, job_id: str, version: str) -> None:
+    """Note that a round of the job asked this version of the cost model; the job's row is locked from here on."""
+    job = lock(connection, job_id)
+    if version not in job.cost_models:
+        options = {**(job.options or {}), COST_MODELS: [*job.cost_models, version]}
+        connection.execute(update(Job).where(Job.id == job_id).values(options=options))
 
 
 def live(connection: Connection) -> list[JobRow]:

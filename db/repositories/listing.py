@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, or_, select
+from sqlalchemy import ColumnElement, Connection, exists, func, literal, or_, select
 
 from crosstune.db.codec import digest, hex_or_none, unpack_json
 from crosstune.db.errors import NotFound
 from crosstune.db.judging import FULL, Status
 from crosstune.db.repositories.querying import AnySelect
 from crosstune.db.repositories.schedules import BEST_RECORDS
-from crosstune.db.tables import Measurement, NetworkTask, Record, Target, Workload
+from crosstune.db.tables import CostModel, Label, Measurement, NetworkTask, Record, Step, Target, Workload
 
 BATCH = 1000
 
@@ -32,6 +32,14 @@ class RecordFilter:
     source: str | None = None
     measured: bool = False
     failed: bool = False
+    target_keys: tuple[int, ...] = ()
+    """Any of these; empty: all."""
+    operators: tuple[str, ...] = ()
+    """Workloads whose names hold any of these words."""
+    since: float | None = None
+    """Judged anew at this moment or later."""
+    job_labels: tuple[tuple[str, str], ...] = ()
+    """Measured by a job that has all of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,8 @@ class RecordRow:
     measurement_count: int
     source: str
     visibility: str
+    cost_model: str | None
+    """Id of the version that proposed it; None: the shipped one, or none."""
     withdrawn_reason: str | None
     created_at: float
     updated_at: float
@@ -243,6 +253,7 @@ def _rows(project_key: int, only: RecordFilter) -> AnySelect:
             Record.measurement_count,
             Record.source,
             Record.visibility,
+            CostModel.id.label("cost_model"),
             Record.withdrawn_reason,
             Record.created_at,
             Record.updated_at,
@@ -250,6 +261,7 @@ def _rows(project_key: int, only: RecordFilter) -> AnySelect:
         )
         .join(Target, Target.key == Record.target_key)
         .join(Workload, Workload.key == Record.workload_key)
+        .outerjoin(CostModel, CostModel.key == Record.model_key)
         .where(or_(Record.visibility == "shared", Record.origin_project_key == project_key))
     )
     equal = {
@@ -264,11 +276,29 @@ def _rows(project_key: int, only: RecordFilter) -> AnySelect:
     if only.network_id is not None:
         tasks = select(NetworkTask.workload_key).where(NetworkTask.network_id == only.network_id)
         query = query.where(Record.workload_key.in_(tasks))
+    if only.target_keys:
+        query = query.where(Record.target_key.in_(only.target_keys))
+    if only.operators:
+        words = literal("_").concat(Workload.name).concat("_")
+        query = query.where(or_(*(words.contains(f"_{operator}_", autoescape=True) for operator in only.operators)))
+    if only.since is not None:
+        query = query.where(Record.updated_at >= only.since)
+    query = query.where(*(_measured_by_job(key, value) for key, value in only.job_labels))
     if only.measured:
         query = query.where(Record.latency_s.is_not(None))
     if only.failed:
         query = query.where(Record.latency_s.is_(None))
     return query
+
+
+def _measured_by_job(key: str, value: str) -> ColumnElement[bool]:
+    return exists(
+        select(Measurement.key)
+        .join(Step, Step.key == Measurement.step_key)
+        .join(Label, Label.resource == Step.job_id)
+        .where(Measurement.record_key == Record.key, Label.key == key, Label.value == value)
+        .correlate(Record)
+    )
 
 
 def _record(row: Any) -> RecordRow:

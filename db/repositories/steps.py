@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from crosstune.db.engine import moment, stamp
 from crosstune.db.errors import NotFound, StaleClaim
 from crosstune.db.ids import Prefix, has_prefix, new_id
-from crosstune.db.repositories import builds, jobs, networks
+from crosstune.db.repositories import builds, cost_models, jobs, networks
+from crosstune.db.repositories.cost_models import CostModelStatus
 from crosstune.db.repositories.step_values import Beat as Beat
 from crosstune.db.repositories.step_values import Claim as Claim
 from crosstune.db.repositories.step_values import Runnable as Runnable
@@ -24,7 +25,7 @@ from crosstune.db.repositories.step_values import StepKind as StepKind
 from crosstune.db.repositories.step_values import StepRow as StepRow
 from crosstune.db.repositories.step_values import StepState as StepState
 from crosstune.db.repositories.step_values import Swept as Swept
-from crosstune.db.tables import Job, Step
+from crosstune.db.tables import CostModel, Job, Step
 
 MAX_ATTEMPTS = 3
 """Claims that may end without an answer; the next one fails the step as poison."""
@@ -139,7 +140,7 @@ def beat(connection: Connection, owner: str, lease_s: float, claims: Sequence[Cl
         return Beat(frozenset(), frozenset())
     at = moment(connection, now)
     wanted = [(held.step_key, held.attempt) for held in claims]
-    cancelled = select(_no_longer_wanted()).where(Job.id == Step.job_id).scalar_subquery()
+    cancelled = case((_cancelled(), 1), else_=0)
     rows = connection.execute(
         update(Step)
         .where(
@@ -255,6 +256,7 @@ def sweep(connection: Connection, now: float | None = None) -> Swept:
     cancelling = connection.execute(select(Job.id).where(Job.state == jobs.JobState.CANCELLING)).scalars().all()
     ended = tuple(job_id for job_id in cancelling if jobs.settle_cancelled(connection, job_id, now))
     at = moment(connection, now)
+    _end_cancelled_trainings(connection, at)
     orphaned = exists().where(Job.id == Step.job_id, Job.state.in_(jobs.FINAL_STATES))
     connection.execute(update(Step).where(_idle(at), orphaned).values(state=StepState.CANCELLED, ended_at=at))
     exhausted = connection.execute(
@@ -269,6 +271,19 @@ def sweep(connection: Connection, now: float | None = None) -> Swept:
     return Swept(ended, poisoned)
 
 
+def _end_cancelled_trainings(connection: Connection, at: ColumnElement[float]) -> None:
+    """Those that nobody is at work on."""
+    cancelling = exists().where(CostModel.id == Step.subject, CostModel.status == CostModelStatus.CANCELLING)
+    ended = connection.execute(
+        update(Step)
+        .where(_idle(at), Step.kind == StepKind.RETRAIN, cancelling)
+        .values(state=StepState.CANCELLED, ended_at=at)
+        .returning(Step.subject)
+    ).scalars()
+    for model_id in ended.all():
+        cost_models.end(connection, str(model_id), CostModelStatus.CANCELLED, "it was cancelled")
+
+
 def _idle(at: ColumnElement[float]) -> ColumnElement[bool]:
     """Nobody is at work on it: queued, or running with a lease that has passed."""
     return or_(Step.state == StepState.QUEUED, and_(Step.state == StepState.RUNNING, Step.lease_until < at))
@@ -279,8 +294,9 @@ def _no_longer_wanted() -> ColumnElement[bool]:
 
 
 def _cancelled() -> ColumnElement[bool]:
-    """The step's job is to be cancelled or has ended already."""
-    return exists().where(Job.id == Step.job_id, _no_longer_wanted())
+    """The step's job is to be cancelled or has ended already, or its subject, a cost model, is no longer wanted."""
+    unwanted = exists().where(CostModel.id == Step.subject, CostModel.status != CostModelStatus.TRAINING)
+    return or_(exists().where(Job.id == Step.job_id, _no_longer_wanted()), unwanted)
 
 
 def _twin_of_round() -> ColumnElement[bool]:
@@ -335,6 +351,8 @@ def _fail_dependents(connection: Connection, step_id: str, stop_reason: str, tex
         networks.refuse(connection, subject, "import-failed", text, {"step": step_id}, now)
     if subject is not None and has_prefix(subject, Prefix.BUILD):
         builds.fail(connection, subject, text, now)
+    if subject is not None and has_prefix(subject, Prefix.COST_MODEL):
+        cost_models.end(connection, subject, CostModelStatus.FAILED, text)
 
 
 def get(connection: Connection, step_id: str) -> StepRow:

@@ -18,7 +18,7 @@ from crosstune.db.tables.hardware import Device, DeviceTarget, HardwareFact, Tar
 from crosstune.db.tables.jobs import Event, Job, Step, Task
 from crosstune.db.tables.networks import Network, NetworkTask, Workload
 from crosstune.db.tables.projects import ApiKey, Audit, IdempotencyKey, Label, Project
-from crosstune.db.tables.records import Measurement, Record
+from crosstune.db.tables.records import Measurement, RankingCheck, Record
 
 __all__ = [
     "ApiKey",
@@ -40,6 +40,7 @@ __all__ = [
     "Network",
     "NetworkTask",
     "Project",
+    "RankingCheck",
     "Record",
     "Step",
     "Target",

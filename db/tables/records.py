@@ -113,3 +113,22 @@ class Measurement(Base):
     features: Mapped[bytes | None] = mapped_column(LargeBinary)
     feature_layout: Mapped[int | None]
     measured_at: Mapped[Moment]
+
+
+class RankingCheck(Base):
+    """How the model's order of one measured batch compares with what was measured; `model_key` is null for the shipped
+    version. Regrets: how much slower the best of the k that it put first is than the best of the batch, as a share."""
+
+    __tablename__ = "ranking_checks"
+    key: Mapped[Key]
+    target_key: Mapped[TargetKey]
+    workload_key: Mapped[WorkloadKey]
+    model_key: Mapped[CostModelKey | None]
+    step_key: Mapped[StepKey | None]
+    programs: Mapped[int]
+    pairwise: Mapped[float] = mapped_column(Double)
+    regret_top1: Mapped[float] = mapped_column(Double)
+    regret_top5: Mapped[float] = mapped_column(Double)
+    checked_at: Mapped[Moment]
+
+    __table_args__ = (Index("ix_ranking_checks_newest", "target_key", "key"),)

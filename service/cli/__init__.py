@@ -4,12 +4,24 @@ Nothing but Typer and rich is imported before a command runs: `--help` answers a
 comes into this process.
 """
 
-from crosstune.service.cli import audit, database, dataset, devices, jobs, model, networks, results, serve, targets
+from crosstune.service.cli import (
+    audit,
+    cost_models,
+    database,
+    dataset,
+    devices,
+    jobs,
+    model,
+    networks,
+    results,
+    serve,
+    targets,
+)
 from crosstune.service.cli.application import application
 
 __all__ = ["application", "main"]
 
-for group in (serve, targets, networks, jobs, results, devices, dataset, model, database, audit):
+for group in (serve, targets, networks, jobs, results, devices, cost_models, dataset, model, database, audit):
     group.register(application)
 
 

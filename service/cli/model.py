@@ -47,16 +47,18 @@ def train(
 ) -> None:
     """Train on a data set; records of held-out networks are skipped."""
     _need("pyarrow", "torch", "safetensors")
+    import torch
+
     from crosstune.cost_model.attention.model import AttentionModel
     from crosstune.cost_model.attention.training import Settings, train
+    from crosstune.cost_model.attention.training_set import training_set
     from crosstune.cost_model.attention.weights import save
     from crosstune.cost_model.dataset.folder import DatasetFolder
     from crosstune.cost_model.dataset.loading import load_groups
-    from crosstune.cost_model.experiments import training_set
 
     folder = DatasetFolder(dataset)
     groups = load_groups(folder)
-    given = training_set(groups, seed)
+    given = training_set(groups, seed, torch.get_num_threads())
     settings = Settings(seed=seed, epochs=epochs, loss=loss.value)
     trained = train(given.fitted, given.validation, settings, lambda row: note(_epoch_line(row)))
     card = {

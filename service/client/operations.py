@@ -14,6 +14,7 @@ from crosstune.service.client.event_stream import EventStream
 from crosstune.service.client.transport import Transport
 from crosstune.service.schemas.builds import BuildIn, BuildOut
 from crosstune.service.schemas.common import Page
+from crosstune.service.schemas.cost_models import ComparisonOut, CostModelDetail, CostModelOut, DriftOut, RetrainIn
 from crosstune.service.schemas.devices import DeviceOut, WorkerOut
 from crosstune.service.schemas.health import Liveness, Readiness
 from crosstune.service.schemas.jobs import JobDetail, JobEvent, JobIn, JobOut, JobPlan, JobResume, JobState
@@ -179,10 +180,7 @@ class Operations:
 
     def get_artifact(self, build: str, file: str | Path) -> str:
         """Write the build's archive to `file` and return the sha256 (hex) that the service gives for it."""
-        with self._transport.stream(f"/v1/builds/{_part(build)}/artifact") as response, Path(file).open("wb") as out:
-            for chunk in response.iter_bytes():
-                out.write(chunk)
-            return str(response.headers.get("etag", "")).strip('"')
+        return self._download(f"/v1/builds/{_part(build)}/artifact", file)
 
     # Schedules and records
 
@@ -217,6 +215,46 @@ class Operations:
         query = {**_record_query(target, workload, failed), "format": ExportFormat.NDJSON.value}
         with self._transport.stream("/v1/records/export", params=query) as response:
             yield from _filled(response.iter_lines())
+
+    # Cost models
+
+    def list_cost_models(self, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[CostModelOut]:
+        return self._get(Page[CostModelOut], "/v1/cost-models", limit=limit, cursor=cursor)
+
+    def get_cost_model(self, version: str) -> CostModelDetail:
+        return self._get(CostModelDetail, f"/v1/cost-models/{_part(version)}")
+
+    def retrain_cost_model(self, body: RetrainIn | None = None, *, key: str | None = None) -> CostModelOut:
+        return self._post(CostModelOut, "/v1/cost-models/retrain", body or RetrainIn(), key=key)
+
+    def cancel_retraining(self, version: str) -> CostModelOut:
+        return self._post(CostModelOut, f"/v1/cost-models/{_part(version)}/cancel")
+
+    def compare_cost_models(self, first: str, second: str) -> ComparisonOut:
+        return self._get(ComparisonOut, "/v1/cost-models/compare", first=first, second=second)
+
+    def get_drift(self, *, target: str | None = None) -> DriftOut:
+        return self._get(DriftOut, "/v1/cost-models/drift", target=target)
+
+    def promote_cost_model(self, version: str) -> CostModelOut:
+        return self._post(CostModelOut, f"/v1/cost-models/{_part(version)}/promote")
+
+    def roll_back_cost_model(self) -> CostModelOut:
+        return self._post(CostModelOut, "/v1/cost-models/roll-back")
+
+    def get_cost_model_files(self, version: str, file: str | Path) -> str:
+        """Write the version's archive to `file` and return the sha256 (hex) that the service gives for it."""
+        return self._download(f"/v1/cost-models/{_part(version)}/files", file)
+
+    def get_training_set(self, version: str, file: str | Path) -> str:
+        """The same of the data set (Parquet) that the version learnt from."""
+        return self._download(f"/v1/cost-models/{_part(version)}/training-set", file)
+
+    def _download(self, path: str, file: str | Path) -> str:
+        with self._transport.stream(path) as response, Path(file).open("wb") as out:
+            for chunk in response.iter_bytes():
+                out.write(chunk)
+            return str(response.headers.get("etag", "")).strip('"')
 
     def _get(self, model: type[ModelT], path: str, **query: Any) -> ModelT:
         return _read(model, self._transport.request("GET", path, params=query).content)

@@ -112,6 +112,11 @@ class JobOut(Out):
     stop_reason: str | None = Field(
         None, description="Why the search ended: trials used, time used, converged, cancelled, ..."
     )
+    cost_models: list[str] = Field(
+        default_factory=list,
+        description="Versions of the cost model that ranked its candidates, in order of use; `shipped` comes with the "
+        "package, `xgboost` and `random` are no versions.",
+    )
     failure: Failure | None = Field(None, description="What failed, when the job has failed.")
     waiting_for: str | None = Field(None, description="What keeps the job from running, in a sentence.")
     created_at: Time

@@ -29,6 +29,9 @@ class RecordOut(Out):
     source: str = Field(
         description="search, transfer (from another target), neighbour (like workload), default, import"
     )
+    cost_model: str | None = Field(
+        None, description="The version that proposed it; absent for the shipped one, and where none ranks."
+    )
     tvm_version: str
     measurements: int = Field(description="Attempts behind the verdict.")
     updated_at: Time

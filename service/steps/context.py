@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from crosstune.db.engine import reading, retrying
 from crosstune.db.repositories import devices
 from crosstune.db.repositories.steps import Claim
+from crosstune.service.background import Background
 from crosstune.service.calibrated import known_references_s
 from crosstune.service.heart import Heart, Held
 from crosstune.service.settings import Settings
@@ -55,6 +56,7 @@ class WorkerContext:
     heart: Heart
     identity: Identity
     template_folder: Path
+    background: Background = field(default_factory=Background)
     template_lock: threading.Lock = field(default_factory=threading.Lock)
     _template: Template | None = None
 
@@ -118,7 +120,7 @@ class WorkerContext:
                 time.sleep(DEVICE_POLL_S)
         taken = lease
         try:
-            with self.heart.holding_device(taken):
+            with self.heart.holding_device(taken), self.background.paused():
                 yield
         finally:
             retrying(self.engine, lambda connection: devices.release(connection, taken))

@@ -5,20 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from sqlalchemy import Connection
 
 from crosstune.cost_model.features import FEATURE_LAYOUT
 from crosstune.db.engine import reading, retrying
-from crosstune.db.repositories import events, jobs, projects, records, schedules, steps, targets, tasks, workloads
+from crosstune.db.repositories import (
+    events,
+    jobs,
+    projects,
+    ranking_checks,
+    records,
+    schedules,
+    steps,
+    targets,
+    tasks,
+    workloads,
+)
 from crosstune.db.repositories.jobs import JobState
 from crosstune.db.repositories.records import NewCandidate, NewMeasurement
 from crosstune.db.repositories.schedules import Elsewhere, KnownRecord
 from crosstune.db.repositories.steps import Claim
 from crosstune.db.repositories.tasks import TaskRow
-from crosstune.service import planning
+from crosstune.service import drift, model_files, planning
 from crosstune.service.calibrated import known_attributes
 from crosstune.service.heart import Held
+from crosstune.service.model_files import SHIPPED, Champion
 from crosstune.service.steps.context import WorkerContext
 from crosstune.tuner.contracts import (
     Attempt,
@@ -33,6 +46,7 @@ from crosstune.tuner.contracts import (
     TrainingExample,
     Workload,
 )
+from crosstune.tuner.manifest import ArtifactRefused
 
 EVIDENCE_PER_TARGET = 64
 """Schedules of the same workload on each other target that the ranker sees."""
@@ -48,6 +62,9 @@ NEAREST, PER_NEAREST = 8, 2
 class RoundInput:
     task: TaskRow
     request: RoundRequest
+    champion: Champion
+    note: str
+    """What is wrong with the version that should be in use; empty otherwise."""
 
 
 def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
@@ -94,6 +111,7 @@ def _gather(context: WorkerContext, connection: Connection, claim: Claim) -> Rou
     task = tasks.get(connection, claim.input["task_key"])
     assert claim.target_key is not None
     target = targets.get_by_key(connection, claim.target_key)
+    champion, note = _champion(context, connection)
     request = round_request(
         connection,
         target=TargetSpec.from_json(target.spec),
@@ -106,8 +124,17 @@ def _gather(context: WorkerContext, connection: Connection, claim: Claim) -> Rou
         build_timeout_s=context.settings.build_timeout_s,
         run_timeout_s=context.settings.run_timeout_s,
         ranker=context.settings.ranker,
+        model_folder=champion.folder,
     )
-    return RoundInput(task, request)
+    return RoundInput(task, request, champion, note)
+
+
+def _champion(context: WorkerContext, connection: Connection) -> tuple[Champion, str]:
+    """The version in use, or the shipped one with a word on why."""
+    try:
+        return model_files.champion(connection, context.store), ""
+    except (ArtifactRefused, OSError) as error:
+        return Champion(SHIPPED), f"the cost model in use cannot be read ({error}); the shipped one ranks instead"
 
 
 def round_request(
@@ -122,6 +149,7 @@ def round_request(
     build_timeout_s: float,
     run_timeout_s: float,
     ranker: str = "attention",
+    model_folder: Path | None = None,
 ) -> RoundRequest:
     """A round with everything that the database knows of the workload and of programs on the target.
 
@@ -143,6 +171,7 @@ def round_request(
         build_timeout_s=build_timeout_s,
         run_timeout_s=run_timeout_s,
         ranker=ranker,
+        model_folder=None if model_folder is None else str(model_folder),
         attributes=known_attributes(connection, target_key),
         elsewhere=_elsewhere(connection, elsewhere),
         near=tuple(one.trace for one in near),
@@ -208,7 +237,18 @@ def _store(
     steps.finish(connection, claim)
     task = given.task
     project = projects.get(connection, claim.project_id)
-    store_candidates(context, connection, claim, task.workload_key, project.key, result.candidates)
+    model_key = given.champion.key if context.settings.ranker == "attention" else None
+    store_candidates(context, connection, claim, task.workload_key, project.key, result.candidates, model_key)
+    ranked = drift.ranked(result.candidates) if context.settings.ranker == "attention" else None
+    if ranked is not None:
+        ranking_checks.add(
+            connection,
+            ranked,
+            target_key=claim.target_key,
+            workload_key=task.workload_key,
+            model_key=model_key,
+            step_key=claim.step_key,
+        )
     best = schedules.best(connection, claim.target_key, [task.workload_key], project.key).get(task.workload_key)
     default_s = schedules.defaults(connection, claim.target_key, [task.workload_key]).get(task.workload_key)
     counted = tasks.count_round(
@@ -220,6 +260,8 @@ def _store(
         default_latency_s=default_s,
         exhausted=result.exhausted,
     )
+    used = given.champion.version if context.settings.ranker == "attention" else context.settings.ranker
+    jobs.use_model(connection, claim.job_id, used)
     rows = tasks.of_job(connection, claim.job_id)
     untuned_s, best_s = planning.estimates_s(rows)
     job = jobs.count(
@@ -251,7 +293,9 @@ def _store(
             "exhausted": counted.exhausted,
             "outlook": None if expected is None else asdict(expected),
             "sources": _sources(result),
-            "note": result.note,
+            "cost_model": used,
+            "ranked": None if ranked is None else asdict(ranked),
+            "note": "; ".join(one for one in (given.note, result.note) if one),
             "timings_s": {**result.timings_s, "store": time.monotonic() - started_s},
             "reference_s": result.reference_s,
         },
@@ -281,8 +325,9 @@ def store_candidates(
     workload_key: int,
     project_key: int,
     candidates: Sequence[CandidateResult],
+    model_key: int | None = None,
 ) -> None:
-    """Every attempt as a measurement, and the records judged anew."""
+    """Every attempt as a measurement, and the records judged anew. `model_key`: the version that proposed them."""
     assert claim.target_key is not None
     identity = context.identity
     records.store(
@@ -291,6 +336,7 @@ def store_candidates(
         workload_key=workload_key,
         project_key=project_key,
         candidates=[new_candidate(one, identity.device_key, identity.worker_key, claim) for one in candidates],
+        model_key=model_key,
     )
 
 

@@ -156,6 +156,20 @@ def test_what_takes_much_longer_than_the_rest_of_its_batch_is_given_up(
     assert "1.5 s" in outcomes[5].detail
 
 
+def test_how_long_a_workload_takes_is_known_to_its_next_batch(
+    template: Template, tiny: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, _ = tiny
+    monkeypatch.setattr(builder_module, "BUILD", "crosstune_test_operations:build_or_hang")
+    usual = BuildJob(request.workload.module, None, request.target)
+    builder = Builder(template, 2, 5.0)
+    for outcome in builder.build_many([usual] * 4, never, 3.0, "this one"):
+        built(outcome).close()
+    for workload, limit_s in (("this one", "1.5"), ("another", "5")):
+        (outcome,) = builder.build_many([replace(usual, unscheduled=True)], never, 3.0, workload)
+        assert isinstance(outcome, Attempt) and f"longer than {limit_s} s" in outcome.detail
+
+
 def test_a_stop_ends_the_builds_at_once(template: Template, tiny: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     request, _ = tiny
     monkeypatch.setattr(builder_module, "BUILD", "crosstune_test_operations:hang")

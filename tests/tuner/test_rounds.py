@@ -44,13 +44,13 @@ class Saboteur(Builder):
         self.wrong_module = ""
 
     def build_many(
-        self, jobs: Sequence[BuildJob], should_stop: ShouldStop, patience: float = math.inf
+        self, jobs: Sequence[BuildJob], should_stop: ShouldStop, patience: float = math.inf, workload: str = ""
     ) -> list[Built | Attempt | None]:
         changed = [
             replace(job, module=self.wrong_module, trace=None, unscheduled=True) if index in self.wrong else job
             for index, job in enumerate(jobs)
         ]
-        outcomes = super().build_many(changed, should_stop, patience)
+        outcomes = super().build_many(changed, should_stop, patience, workload)
         for index in self.crash:
             outcome = outcomes[index]
             if isinstance(outcome, Built):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from random import Random
 from typing import Any, TypeGuard, TypeVar
 
@@ -332,13 +333,16 @@ class _Round:
         return ranker
 
     def _ranker(self) -> Ranker:
-        """Trees on the target's own records where the model's files are missing, damaged or of another version."""
+        """The shipped model, then trees on the target's own records, where a model's files are missing, damaged or of
+        another version."""
         name = "random" if self.request.default_only else self.request.ranker
-        try:
-            return make_ranker(name, self.request.seed)
-        except CostModelError as error:
-            self.notes.append(f"the cost model cannot be used ({error}); {STAND_IN} ranks instead")
-            return make_ranker(STAND_IN, self.request.seed)
+        folder = None if self.request.model_folder is None else Path(self.request.model_folder)
+        for model, stand_in in ((folder, "the shipped one"), (None, STAND_IN))[folder is None :]:
+            try:
+                return make_ranker(name, self.request.seed, model)
+            except CostModelError as error:
+                self.notes.append(f"the cost model cannot be used ({error}); {stand_in} ranks instead")
+        return make_ranker(STAND_IN, self.request.seed)
 
     def _offer(self, source: str, schedules: int, fit: int) -> None:
         if schedules:

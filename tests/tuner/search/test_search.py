@@ -19,6 +19,7 @@ import pytest
 from crosstune.cost_model.attention import ranker
 from crosstune.cost_model.features import unpack
 from crosstune.cost_model.pretrained import model_folder
+from crosstune.tuner import search as search_module
 from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import (
     Invalidity,
@@ -318,6 +319,22 @@ def test_a_child_serves_several_rounds_and_several_workloads(
     other = a_request(kernels["softmax"](8, 16), target_spec)
     other = replace(other, workload=replace(other.workload, sha256="3" * 64))
     assert searcher.propose(other).candidates[0].source == "default"
+
+
+def test_the_children_of_the_last_workloads_are_kept(
+    searcher: Searcher, kernels: Kernels, target_spec: TargetSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "MOST_CHILDREN", 2)
+    searcher.close()
+    plain = a_request(kernels["matmul"](16, 16, 16), target_spec)
+    one, two, three = (replace(plain, workload=replace(plain.workload, sha256=digit * 64)) for digit in "456")
+
+    def began_anew(request: RoundRequest) -> bool:
+        return searcher.propose(request).timings_s["context"] > 0.005
+
+    assert [began_anew(request) for request in (one, two, one)] == [True, True, False]
+    assert began_anew(three), "and the child of the second, which was used longest ago, makes room"
+    assert [began_anew(request) for request in (one, two)] == [False, True]
 
 
 def test_the_operation_answers_in_json(kernels: Kernels, target_spec: TargetSpec) -> None:

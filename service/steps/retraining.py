@@ -1,0 +1,279 @@
+"""Retrain step: records become a version of the cost model, judged beside the others, and perhaps the champion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from crosstune import __version__
+from crosstune.cost_model import retraining
+from crosstune.cost_model.formats.record import Item, Record, WorkloadRow
+from crosstune.cost_model.pretrained import dataset_folder
+from crosstune.cost_model.retraining import PROGRESS, REQUEST, RESULT
+from crosstune.db.engine import reading, retrying
+from crosstune.db.repositories import artifacts, cost_models, devices, projects, steps, targets
+from crosstune.db.repositories.listing import RecordFilter
+from crosstune.db.repositories.steps import Claim
+from crosstune.service import judging, model_files, training_records
+from crosstune.service.heart import Held, Stop
+from crosstune.service.model_files import SHIPPED
+from crosstune.service.steps.context import Stopped, WorkerContext
+from crosstune.service.store import Stored
+from crosstune.tuner import orphans
+from crosstune.tuner.contracts import CrosstuneError
+
+PART_RECORDS = 50_000
+"""Of a data set in the making: pruning holds one part in memory."""
+MOST_JUDGED = 4
+"""Versions that are judged again beside a new one, the newest; the champion and the shipped one come besides."""
+POLL_S = 0.2
+KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
+NICEST = 19
+
+
+class TrainingFailed(CrosstuneError):
+    """No version came of it; the text says why and what would help."""
+
+
+def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
+    folder = context.settings.data_dir / "training" / claim.input["model_id"]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _make(context, claim, held, folder)
+    except ModuleNotFoundError as missing:
+        raise TrainingFailed(f"training needs {missing.name}: pip install 'crosstune[training]'") from missing
+    except (Stopped, TrainingFailed):
+        if held.stop in (None, Stop.CANCELLED):  # else it goes on elsewhere, or here, with what is done
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:
+    _read_records(context, claim, held, folder / "records")
+    _write_request(context, claim, folder)
+    _train(context, claim, held, folder)
+    result = json.loads((folder / RESULT).read_text())
+    with reading(context.engine) as connection:
+        project = projects.get(connection, claim.project_id).name
+    model, learnt = (
+        context.store.put_file(project, kind, model_files.pack(folder / name))
+        for name, kind in ((retraining.MODEL, model_files.ARTIFACT_KIND), (retraining.KEPT, model_files.TRAINING_SET))
+    )
+    retrying(context.engine, lambda connection: _store(context, connection, claim, result, model, learnt))
+
+
+def _read_records(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:
+    """What was measured as a data set; whole, or made anew."""
+    from crosstune.cost_model.dataset.folder import DatasetFolder
+    from crosstune.cost_model.dataset.importing import Origin, import_stream
+
+    done = folder / "done"
+    if done.exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    dataset = DatasetFolder(folder)
+    with reading(context.engine) as connection:
+        wanted = _filter(connection, claim.input["request"])
+        project_key = projects.get(connection, claim.project_id).key
+        found = training_records.items(connection, project_key, wanted, judged=True)
+        for number, part in enumerate(_parts(found), 1):
+            if held.should_stop():
+                raise Stopped
+            import_stream(dataset, f"records-{number}", part, Origin("crosstune"))
+    records = dataset.totals()["records"]
+    if not records:
+        raise TrainingFailed("no record fits: measure something first, or widen the filters (targets, operators, ...)")
+    done.touch()
+    _tell(context, claim, [{"phase": "read", "at": time.time(), "records": records}])
+
+
+def _parts(items: Iterator[Item]) -> Iterator[list[Item]]:
+    """Every part names the workloads of its records."""
+    named: dict[str, WorkloadRow] = {}
+    while part := list(islice(items, PART_RECORDS)):
+        named |= {one.workload: one for one in part if isinstance(one, WorkloadRow)}
+        records = [one for one in part if isinstance(one, Record)]
+        known = {one.workload: named[one.workload] for one in records}
+        yield [*known.values(), *records]
+
+
+def _filter(connection: Connection, request: dict[str, Any]) -> RecordFilter:
+    return RecordFilter(
+        target_keys=tuple(targets.get(connection, one).key for one in request["targets"]),
+        operators=tuple(request["operators"]),
+        since=None if request["since"] is None else datetime.fromisoformat(request["since"]).timestamp(),
+        job_labels=tuple(request["labels"].items()),
+    )
+
+
+def _write_request(context: WorkerContext, claim: Claim, folder: Path) -> None:
+    request = claim.input["request"]
+    with reading(context.engine) as connection:
+        base = request["base"]
+        start = None if base is None else str(model_files.folder_of(connection, context.store, base))
+        wanted = retraining.Request(
+            kind=request["kind"],
+            records=str(folder / "records"),
+            shipped=str(dataset_folder()) if request["shipped_data"] else None,
+            pruning=request["pruning"]["method"],
+            keep=request["pruning"]["keep"],
+            most_programs=request["pruning"]["most_programs"],
+            start=start,
+            seed=request["seed"],
+            epochs=request["budget"]["epochs"],
+            seconds=request["budget"]["seconds"],
+            judged=_judged_beside(context, connection),
+        )
+    (folder / REQUEST).write_text(json.dumps(asdict(wanted)))
+
+
+def _judged_beside(context: WorkerContext, connection: Connection) -> dict[str, str]:
+    """Folders of versions; one whose files are damaged is told so by whoever judges."""
+    usable = cost_models.usable(connection)
+    chosen = [one.id for one in usable if one.status == cost_models.CostModelStatus.CHAMPION]
+    chosen += [one.id for one in usable[:MOST_JUDGED] if one.id not in chosen]
+    return {one: str(model_files.folder_of(connection, context.store, one)) for one in [SHIPPED, *chosen]}
+
+
+def _train(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:
+    """Run the training's own process to its end; it stands still while a device of this machine measures."""
+    progress = Progress(context, claim, folder / PROGRESS)
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", retraining.__name__, str(folder)],
+            env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    os.setpriority(os.PRIO_PROCESS, process.pid, NICEST)
+    note = orphans.note(_notes(context), process.pid, None)
+    try:
+        with context.background.running(process.pid), OtherWorkers(context) as others:
+            while process.poll() is None:
+                progress.tell_new()
+                if held.should_stop():
+                    raise Stopped
+                others.heed()
+                time.sleep(POLL_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        note.unlink(missing_ok=True)
+    progress.tell_new()
+    if process.returncode:
+        said = (folder / "log").read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise (TrainingFailed(said[-1]) if process.returncode == 2 else RuntimeError(f"the training died: {said[-1]}"))
+
+
+def _notes(context: WorkerContext) -> Path:
+    (context.template_folder / orphans.NOTES).mkdir(parents=True, exist_ok=True)
+    return context.template_folder
+
+
+class OtherWorkers:
+    """This worker's own measuring pauses its background at once; what another worker measures on this machine is seen
+    in the database, a moment later."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context, self._pause = context, ExitStack()
+        self._measuring = False
+
+    def __enter__(self) -> OtherWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pause.close()
+
+    def heed(self) -> None:
+        identity = self._context.identity
+        with reading(self._context.engine) as connection:
+            device = devices.get(connection, identity.device_id)
+        measuring = device.owner not in (None, identity.owner) and device.lease_until > time.time()
+        if measuring and not self._measuring:
+            self._pause.enter_context(self._context.background.paused())
+        elif self._measuring and not measuring:
+            self._pause.close()
+        self._measuring = measuring
+
+
+class Progress:
+    """Stores what the training tells, line by line; what an earlier attempt told is stored already."""
+
+    def __init__(self, context: WorkerContext, claim: Claim, path: Path) -> None:
+        self._context, self._claim, self._path = context, claim, path
+        self._told = len(self._lines())
+
+    def tell_new(self) -> None:
+        lines = self._lines()
+        _tell(self._context, self._claim, [json.loads(line) for line in lines[self._told :]])
+        self._told = len(lines)
+
+    def _lines(self) -> list[str]:
+        """Those that are whole."""
+        return self._path.read_text().split("\n")[:-1] if self._path.exists() else []
+
+
+def _tell(context: WorkerContext, claim: Claim, lines: list[dict[str, Any]]) -> None:
+    if lines:
+        model_id = claim.input["model_id"]
+        retrying(context.engine, lambda connection: cost_models.note_progress(connection, model_id, lines))
+
+
+def _store(
+    context: WorkerContext,
+    connection: Connection,
+    claim: Claim,
+    result: dict[str, Any],
+    model: Stored,
+    learnt: Stored,
+) -> None:
+    steps.finish(connection, claim)
+    model_id = claim.input["model_id"]
+    files = _artifact(connection, claim, model, model_files.ARTIFACT_KIND)
+    training_set = _artifact(connection, claim, learnt, model_files.TRAINING_SET)
+    judged = result["judged"]
+    judged["scores"][model_id] = judged["scores"].pop(retraining.MODEL)
+    cost_models.finish(
+        connection,
+        model_id,
+        data_fingerprint=result["training"]["fingerprint"],
+        card={
+            "training": result["training"],
+            "training_set": training_set,
+            "judged": judged,
+            "code_version": __version__,
+        },
+        artifact_id=files,
+    )
+    if context.settings.auto_promote and not judging.reasons_against(connection, model_id):
+        cost_models.promote(connection, model_id)
+
+
+def _artifact(connection: Connection, claim: Claim, stored: Stored, kind: str) -> str:
+    return artifacts.add(
+        connection,
+        project_id=claim.project_id,
+        sha256=stored.sha256,
+        kind=kind,
+        size_bytes=stored.size_bytes,
+        uri=stored.uri,
+        owner=claim.input["model_id"],
+    ).id
