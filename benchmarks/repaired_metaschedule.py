@@ -265,8 +265,21 @@ def tune(peer: Peer, request: Mapping[str, Any]) -> dict[str, Any]:
         "trials": peer.trials,
         "valid": peer.valid,
         "seconds_by_part": {**peer.seconds, "search": gone_s - sum(peer.seconds.values())},
-        "tasks": [{"trace": one.trace, "default_s": one.default_s, "curve": one.curve} for one in peer.tasks],
+        "tasks": [{"trace": usable(one, target), "default_s": one.default_s, "curve": one.curve} for one in peer.tasks],
     }
+
+
+def usable(task: Task, target: Any) -> Any:
+    """The best trace, unless it does what we let no stored trace do (such as calling a rule of TVM's by name)."""
+    from crosstune.tuner.tvm_adapter.schedule import ReplayFailed, scheduled_module
+
+    if task.trace is None:
+        return None
+    try:
+        scheduled_module(task.workload.module, task.trace, target)
+    except ReplayFailed:
+        return None
+    return task.trace
 
 
 if __name__ == "__main__":

@@ -175,6 +175,11 @@ def files(services: Services, version: str, training_set: bool = False) -> tuple
     return services.store.path(artifact.uri), artifact.sha256
 
 
+def require_files(connection: Connection, version: str) -> None:
+    """Raises CostModelUnknown or CostModelHasNoFiles unless the version can rank."""
+    _usable(connection, version)
+
+
 def _usable(connection: Connection, version: str) -> CostModelRow | None:
     """A version with files; None for the shipped one."""
     if version == SHIPPED:

@@ -113,6 +113,14 @@ class PromotionRefused(ServiceError):
         )
 
 
+class ScheduleRefused(ServiceError):
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"these are no schedules that a cost model can read ({problem}); give a trace's instructions, and of each "
+            "schedule its decisions, as GET /v1/schedules/best?traces=true shows them"
+        )
+
+
 class NothingToRollBack(ServiceError):
     def __init__(self) -> None:
         super().__init__("the version that comes with the package is in use; there is none before it")

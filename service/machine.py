@@ -27,7 +27,7 @@ class Hardware:
 
     def machine(self) -> Machine:
         """This machine; it is looked at once. Raises ChildFailed when no child can be had."""
-        template = self._template()
+        template = self.template()
         with self._lock:
             if self._machine is None:
                 self._machine = targets.detect_machine(template)
@@ -35,7 +35,7 @@ class Hardware:
 
     def validate(self, spec: TargetSpec) -> None:
         """Raise TargetRefused, with what would be right, unless the target can be compiled for."""
-        targets.validate(spec, self._template())
+        targets.validate(spec, self.template())
 
     def close(self) -> None:
         with self._lock:
@@ -43,7 +43,8 @@ class Hardware:
                 self._own.close()
                 self._own = None
 
-    def _template(self) -> Template:
+    def template(self) -> Template:
+        """Whose children may be asked; started when it is first needed."""
         if self.borrowed is not None:
             return self.borrowed()
         with self._lock:

@@ -62,6 +62,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     errors.RetrainRunning: ProblemKind(409, "retrain-running", "A cost model is in training"),
     errors.NotJudgedTogether: ProblemKind(409, "not-judged-together", "No common ground to compare on"),
     errors.PromotionRefused: ProblemKind(409, "promotion-refused", "Gates were not passed"),
+    errors.ScheduleRefused: ProblemKind(422, "schedule-refused", "Schedules cannot be read"),
     errors.NothingToRollBack: ProblemKind(409, "nothing-to-roll-back", "There is no version before"),
     NameTaken: ProblemKind(409, "name-taken", "Name belongs to other content"),
     NotFound: ProblemKind(404, "unknown", "There is no such thing"),

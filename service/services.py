@@ -10,6 +10,7 @@ from crosstune.db.engine import create_engine, reading
 from crosstune.db.repositories import projects
 from crosstune.service.hub import Hub
 from crosstune.service.machine import Hardware
+from crosstune.service.predictor import Predictor
 from crosstune.service.principal import Principal, Scope
 from crosstune.service.settings import Settings
 from crosstune.service.store import Store
@@ -34,6 +35,10 @@ class Services:
         return Hardware(self.settings.data_dir / "children-api")
 
     @cached_property
+    def predictor(self) -> Predictor:
+        return Predictor(self.hardware.template)
+
+    @cached_property
     def default_principal(self) -> Principal:
         """Whoever calls over loopback, while there are no keys: the project `default` with every scope."""
         with reading(self.engine) as connection:
@@ -55,6 +60,7 @@ class Services:
         _ = self.default_principal
 
     def close(self) -> None:
+        self.predictor.close()
         self.hardware.close()
         if self._owns_engine:
             self.engine.dispose()

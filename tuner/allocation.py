@@ -22,6 +22,8 @@ TRIAL_S = 0.25
 LONGEST_S = 7 * 24 * 3600.0
 """No forecast looks further."""
 FORECAST_ROUNDS = 2000
+HEADROOM = 1.25
+"""Where the calibrated limit is wrong, it is taken to be so many times the highest rate that a task has reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +150,12 @@ def _rounds(tasks: Sequence[TaskState], plan: Plan) -> Iterator[Round]:
     """The rounds that a job would run from here on, one after the other, the one that promises most first."""
     exponents = gains.exponents([task.curve for task in tasks])
     trial_s = _trial_s(tasks)
+    peak = _believable_peak(tasks, plan)
 
     def expected(position: int, best: Best) -> tuple[Round, Best]:
         task = tasks[position]
         cost_s = plan.round_trials * (task.spent_s / task.trials if task.trials and task.spent_s > 0 else trial_s)
-        floor_s = task.flops / plan.peak_flops_per_s if plan.peak_flops_per_s else 0.0
+        floor_s = task.flops / peak if peak else 0.0
         then = gains.after(best, plan.round_trials, exponents[position], floor_s)
         saved_s = task.weight * (best.latency_s - then.latency_s)
         return Round(position, plan.round_trials, cost_s, saved_s), then
@@ -165,6 +168,15 @@ def _rounds(tasks: Sequence[TaskState], plan: Plan) -> Iterator[Round]:
         _, position, each, then = heapq.heappop(waiting)
         yield each
         _wait(waiting, *expected(position, then))
+
+
+def _believable_peak(tasks: Sequence[TaskState], plan: Plan) -> float | None:
+    """The hardware's limit in operations per second: as calibrated, unless a task is beyond that already. Then the
+    processor was disturbed when it was calibrated, or slower than it is now."""
+    if plan.peak_flops_per_s is None:
+        return None
+    reached = max((task.flops / task.best.latency_s for task in tasks if task.best is not None), default=0.0)
+    return plan.peak_flops_per_s if reached <= plan.peak_flops_per_s else HEADROOM * reached
 
 
 def _wait(waiting: list[tuple[float, int, Round, Best]], each: Round, then: Best) -> None:

@@ -14,7 +14,15 @@ from crosstune.service.client.event_stream import EventStream
 from crosstune.service.client.transport import Transport
 from crosstune.service.schemas.builds import BuildIn, BuildOut
 from crosstune.service.schemas.common import Page
-from crosstune.service.schemas.cost_models import ComparisonOut, CostModelDetail, CostModelOut, DriftOut, RetrainIn
+from crosstune.service.schemas.cost_models import (
+    ComparisonOut,
+    CostModelDetail,
+    CostModelOut,
+    DriftOut,
+    PredictIn,
+    PredictOut,
+    RetrainIn,
+)
 from crosstune.service.schemas.devices import DeviceOut, WorkerOut
 from crosstune.service.schemas.health import Liveness, Readiness
 from crosstune.service.schemas.jobs import JobDetail, JobEvent, JobIn, JobOut, JobPlan, JobResume, JobState
@@ -245,6 +253,9 @@ class Operations:
     def get_cost_model_files(self, version: str, file: str | Path) -> str:
         """Write the version's archive to `file` and return the sha256 (hex) that the service gives for it."""
         return self._download(f"/v1/cost-models/{_part(version)}/files", file)
+
+    def predict(self, version: str, body: PredictIn) -> PredictOut:
+        return self._post(PredictOut, f"/v1/cost-models/{_part(version)}/predict", body)
 
     def get_training_set(self, version: str, file: str | Path) -> str:
         """The same of the data set (Parquet) that the version learnt from."""

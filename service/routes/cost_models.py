@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import FileResponse, JSONResponse
 
 from crosstune.db.errors import IdempotencyConflict, IdempotencyInProgress
-from crosstune.service import cost_models, drift, errors
+from crosstune.service import cost_models, drift, errors, predicting
 from crosstune.service.deps import IdempotencyKey, ServicesDep
 from crosstune.service.principal import Administrator, Reader
 from crosstune.service.problems import problems
@@ -20,9 +20,12 @@ from crosstune.service.schemas.cost_models import (
     CostModelDetail,
     CostModelOut,
     DriftOut,
+    PredictIn,
+    PredictOut,
     RetrainIn,
     Version,
 )
+from crosstune.tuner.contracts import ChildFailed
 
 router = APIRouter(prefix="/v1/cost-models", tags=["cost models"])
 VersionPath = Annotated[Version, Path(description="Id of a version, or `shipped`.")]
@@ -139,6 +142,25 @@ def cancel_retraining(caller: Administrator, services: ServicesDep, version: Ver
 def promote_cost_model(caller: Administrator, services: ServicesDep, version: VersionPath) -> CostModelOut:
     """Make it the champion, if it is better than the one before and on no target worse by more than noise."""
     return cost_models.promote(services, caller, version)
+
+
+@router.post(
+    "/{version}/predict",
+    operation_id="predict",
+    summary="Rank schedules",
+    response_model=PredictOut,
+    responses=problems(
+        errors.CostModelUnknown,
+        errors.CostModelHasNoFiles,
+        errors.TargetUnknown,
+        errors.WorkloadUnknown,
+        errors.ScheduleRefused,
+        ChildFailed,
+    ),
+)
+def predict(caller: Reader, services: ServicesDep, version: VersionPath, body: PredictIn) -> PredictOut:
+    """What a version makes of schedules from their decisions alone, without TVM lowering any of them."""
+    return predicting.predict(services, caller, version, body)
 
 
 @router.get(

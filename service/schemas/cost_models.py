@@ -7,11 +7,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from crosstune.service.schemas.common import LARGEST_SEED, In, Labels, Out, Reference, Time
+from crosstune.service.schemas.common import LARGEST_SEED, In, Labels, Out, Reference, Sha256, Time
 
 Operator = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,40}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^(shipped|mdl_[0-9a-f-]{36})$")]
 """Id of a version, or `shipped`: the one that comes with the package."""
+
+
+Decision = tuple[int, int | list[int]]
+"""An instruction's number, and what is decided there: an index, a place, or tile factors."""
 
 
 class CostModelKind(StrEnum):
@@ -137,3 +141,21 @@ class DriftOut(Out):
     threshold: float
     window: int = Field(description="Newest batches of a target that count.")
     entries: list[Accuracy]
+
+
+class PredictIn(In):
+    """Schedules of one workload that are made alike: a trace has instructions and decisions."""
+
+    workload: Sha256
+    target: Reference
+    instructions: list[Any] = Field(min_length=1, max_length=1000, description="Of a trace, the same for all.")
+    decisions: list[list[Decision]] = Field(
+        min_length=1, max_length=512, description="Of each schedule: pairs of an instruction's number and its decision."
+    )
+
+
+class PredictOut(Out):
+    """One entry for each schedule, in order."""
+
+    version: str
+    scores: list[float] = Field(description="Higher is faster; they compare among these schedules only.")

@@ -25,12 +25,13 @@ from crosstune.db.repositories import (
 )
 from crosstune.db.repositories.jobs import JobState
 from crosstune.db.repositories.records import NewCandidate, NewMeasurement
-from crosstune.db.repositories.schedules import Elsewhere, KnownRecord
+from crosstune.db.repositories.schedules import KnownRecord
 from crosstune.db.repositories.steps import Claim
 from crosstune.db.repositories.tasks import TaskRow
 from crosstune.service import drift, model_files, planning
 from crosstune.service.calibrated import known_attributes
 from crosstune.service.heart import Held
+from crosstune.service.measured_elsewhere import EVIDENCE_PER_TARGET, by_target
 from crosstune.service.model_files import SHIPPED, Champion
 from crosstune.service.steps.context import WorkerContext
 from crosstune.tuner.contracts import (
@@ -38,7 +39,6 @@ from crosstune.tuner.contracts import (
     CandidateResult,
     Invalidity,
     KnownSchedule,
-    MeasuredElsewhere,
     Quality,
     RoundRequest,
     RoundResult,
@@ -48,8 +48,6 @@ from crosstune.tuner.contracts import (
 )
 from crosstune.tuner.manifest import ArtifactRefused
 
-EVIDENCE_PER_TARGET = 64
-"""Schedules of the same workload on each other target that the ranker sees."""
 EXAMPLES = 1500
 """Newest measured programs of the target that the ranker learns from: trains in some tenths of a second."""
 SEEDS_PER_TARGET, MOST_SEEDS = 8, 16
@@ -173,24 +171,8 @@ def round_request(
         ranker=ranker,
         model_folder=None if model_folder is None else str(model_folder),
         attributes=known_attributes(connection, target_key),
-        elsewhere=_elsewhere(connection, elsewhere),
+        elsewhere=by_target(connection, elsewhere),
         near=tuple(one.trace for one in near),
-    )
-
-
-def _elsewhere(connection: Connection, found: Sequence[Elsewhere]) -> tuple[MeasuredElsewhere, ...]:
-    """By target, with what is known of its hardware."""
-    by_target: dict[int, list[Elsewhere]] = {}
-    for one in found:
-        by_target.setdefault(one.target_key, []).append(one)
-    return tuple(
-        MeasuredElsewhere(
-            TargetSpec.from_json(targets.get_by_key(connection, key).spec),
-            known_attributes(connection, key),
-            tuple(one.trace for one in schedules_there),
-            tuple(one.latency_s for one in schedules_there),
-        )
-        for key, schedules_there in by_target.items()
     )
 
 

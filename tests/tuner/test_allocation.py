@@ -70,6 +70,14 @@ def test_a_task_at_the_limit_of_the_hardware_promises_nothing() -> None:
     assert next_task([at_limit], plan) is None
 
 
+def test_a_limit_that_a_task_is_beyond_is_not_believed() -> None:
+    """Calibrated beside some load: the other tasks have reached half of what the fastest shows to be possible."""
+    fastest, middling = task(1e-3, 1e-3, flops=2e8), task(1e-3, 1e-3, flops=1.1e8)
+    plan = replace(PLAN, peak_flops_per_s=1e11)
+    assert saving_s([fastest, middling], plan, 3600.0) > 3e-4
+    assert next_task([middling, fastest], plan) == 0
+
+
 def test_the_network_estimate_needs_every_task() -> None:
     assert network_estimate_s([task(1e-3, weight=3)]) == 3e-3
     unmeasured = TaskState(1, 1e6, None, (), 0, 0.0, False)

@@ -10,7 +10,8 @@ from crosstune.tuner.tvm_adapter import kernels, timing
 
 TILES_PER_CORE = 200
 REPEATS = 10
-LEAST_S = 0.3
+LEAST_S, TRIES = 0.6, 6
+"""In all: the same peak kernel has been seen at 100 and at 189 GFLOP/s within an hour."""
 LEAST_TRIAD_BYTES = 128 * 2**20
 TRIAD_CACHES = 4
 """The arrays are this many times the last-level cache, so that they stream from memory."""
@@ -20,7 +21,8 @@ def run(payload: dict[str, Any]) -> dict[str, float]:
     """Measure for a second or two, alone on the device.
 
     payload: target, vector_bits, last_cache_bytes
-    Answers peak_flops_per_s (float32), memory_bytes_per_s (streaming), parallel_loop_s, reference_kernels_s (at best).
+    Answers peak_flops_per_s (float32), memory_bytes_per_s (streaming), parallel_loop_s, reference_kernels_s, each at
+    best: something else may run beside some of the tries.
     """
     spec = TargetSpec.from_json(payload["target"])
     timing.start_threads(spec.cores)
@@ -38,4 +40,4 @@ def run(payload: dict[str, Any]) -> dict[str, float]:
 
 def _seconds(fixed: kernels.FixedKernel) -> float:
     arrays = timing.timing_arrays(fixed.args, 1, seed=1)
-    return timing.time_steadily(fixed.kernel, arrays, REPEATS, LEAST_S)
+    return min(timing.time_steadily(fixed.kernel, arrays, REPEATS, LEAST_S / TRIES) for _ in range(TRIES))

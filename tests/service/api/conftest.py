@@ -20,6 +20,7 @@ from crosstune.db.repositories.records import NewCandidate, NewMeasurement
 from crosstune.service.app import create_app
 from crosstune.service.machine import Hardware
 from crosstune.service.settings import Settings, read_settings
+from crosstune.tuner.child import Template
 from crosstune.tuner.contracts import TargetSpec
 from crosstune.tuner.targets import Machine
 
@@ -43,6 +44,9 @@ class SharedHardware(Hardware):
 
     def validate(self, spec: TargetSpec) -> None:
         self.shared.validate(spec)
+
+    def template(self) -> Template:
+        return self.shared.template()
 
     def close(self) -> None:
         """Nothing of its own to end."""
