@@ -288,13 +288,19 @@ def claim(rows: Sequence[Mapping[str, Any]], start: str, goal: float) -> Claim:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By network and run: latency, the best one's share of it, seconds until near the best."""
+    """By network and run: latency, the best one's share of it, seconds until near the best, and until as good as the
+    peer is in the end."""
     return [
         {"network": row["network"], "run": run, "share_of_best": row["best_s"] / facts["latency_s"]}
         | {key: facts[key] for key in ("latency_s", "reached_s", "trials")}
+        | {"passed_peer_s": passed_s(facts["curve"], row["runs"][REPAIRED]["latency_s"])}
         for row in rows
         for run, facts in row["runs"].items()
     ]
+
+
+def passed_s(curve: Sequence[tuple[float, float]], latency_s: float) -> float | None:
+    return min((seconds for seconds, best_s in curve if best_s <= latency_s), default=None)
 
 
 if __name__ == "__main__":

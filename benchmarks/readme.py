@@ -13,9 +13,10 @@ from benchmarks.report import RESULTS, Claim
 README = Path(__file__).resolve().parents[1] / "README.md"
 COST_MODEL_PAGE = README.parent / "docs" / "cost-model.md"
 PERFORMANCE_PAGE = README.parent / "docs" / "performance.md"
-SEARCHING = ("guided_search", "stopping", "time_to_quality", "transfer", "answers")
+SEARCHING = ("guided_search", "network_time", "stopping", "time_to_quality", "transfer", "answers")
 """Benchmarks of how a search spends its time."""
-DEMO, CLAIMS, FIGURES, COST_MODEL, SOURCES, STARTS = "demo", "claims", "figures", "cost_model", "sources", "starts"
+DEMO, CLAIMS, FIGURES, COST_MODEL = "demo", "claims", "figures", "cost_model"
+SOURCES, STARTS, NETWORKS = "sources", "starts", "networks"
 SOURCE_COLUMNS = ("source", "targets", "workloads", "programs")
 """Of what was collected: one row for each collection, in groups that are large enough to be ranked."""
 """The blocks that are filled: what stands between `<!-- name -->` and `<!-- /name -->`."""
@@ -58,7 +59,28 @@ def performance_filled(text: str, found: Mapping[str, Report]) -> str:
     claims = claims_table({name: found[name] for name in SEARCHING if name in found})
     table = sources_table(found["transfer"]["data"].get("sources", ())) if "transfer" in found else ""
     starts = starts_table(found["time_to_quality"]["data"]["starts"]) if "time_to_quality" in found else ""
-    return replaced(replaced(replaced(text, CLAIMS, claims), SOURCES, table), STARTS, starts)
+    networks = networks_table(found["network_time"]["data"]["starts"]) if "network_time" in found else ""
+    blocks = {CLAIMS: claims, SOURCES: table, STARTS: starts, NETWORKS: networks}
+    for name, body in blocks.items():
+        text = replaced(text, name, body)
+    return text
+
+
+def networks_table(runs: Iterable[Mapping[str, Any]]) -> str:
+    """By network and run: latency, speed as a share of the best run's, seconds until near that and until the peer's
+    end."""
+    columns = ("network", "run", "latency", "speed over the best", "seconds until near it", "until as good as repaired")
+    rows = [
+        (
+            one["network"],
+            one["run"],
+            f"{1e3 * one['latency_s']:.2f} ms",
+            f"{one['share_of_best']:.2f}",
+            *(ABSENT if one[name] is None else f"{one[name]:.0f}" for name in ("reached_s", "passed_peer_s")),
+        )
+        for one in runs
+    ]
+    return _table(columns, (LEFT, LEFT, RIGHT, RIGHT, RIGHT, RIGHT), rows) if rows else ""
 
 
 def starts_table(starts: Iterable[Mapping[str, Any]]) -> str:

@@ -173,6 +173,10 @@ def threads() -> int:
     return min(MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
+def missing_module(missing: ModuleNotFoundError) -> str:
+    return f"training needs {missing.name}: pip install 'crosstune[training]', or 'crosstune[trees]' for kind xgboost"
+
+
 def _teller(folder: Path) -> Callable[..., None]:
     def tell(phase: str, **facts: Any) -> None:
         with (folder / PROGRESS).open("a") as file:
@@ -189,7 +193,7 @@ def main(arguments: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     except ModuleNotFoundError as missing:
-        print(f"training needs {missing.name}: pip install 'crosstune[training]'", file=sys.stderr)
+        print(missing_module(missing), file=sys.stderr)
         return 2
     return 0
 

@@ -15,7 +15,18 @@ from sqlalchemy import Engine
 from crosstune import __version__
 from crosstune.service import openapi, problems
 from crosstune.service.edge import Edge
-from crosstune.service.routes import builds, cost_models, devices, health, jobs, networks, records, schedules, targets
+from crosstune.service.routes import (
+    builds,
+    cost_models,
+    devices,
+    health,
+    jobs,
+    networks,
+    records,
+    schedules,
+    steps,
+    targets,
+)
 from crosstune.service.services import Services
 from crosstune.service.settings import Settings
 
@@ -25,7 +36,7 @@ DESCRIPTION = (
     "Makes neural networks faster on given hardware and remembers what it learnt. "
     "Durations and latencies are seconds, sizes bytes, times UTC."
 )
-ROUTERS = (networks, targets, devices, jobs, builds, schedules, records, cost_models, health)
+ROUTERS = (networks, targets, devices, jobs, builds, schedules, records, cost_models, steps, health)
 
 
 def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:

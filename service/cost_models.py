@@ -206,6 +206,7 @@ def _out(connection: Connection, model: CostModelRow) -> CostModelOut:
         parent=None if model.parent_key is None else cost_models.id_of(connection, model.parent_key),
         data_fingerprint=None if model.data_fingerprint == NOTHING_YET else model.data_fingerprint,
         failure=model.card.get("failure"),
+        withdrawn=[one["reason"] for one in model.card.get("withdrawn", [])],
         created_at=lookups.utc(model.created_at),
     )
 

@@ -16,7 +16,6 @@ from crosstune.service.schemas.cost_models import Accuracy, DriftOut, RetrainIn
 from crosstune.service.services import Services
 from crosstune.service.settings import Settings
 from crosstune.tuner.contracts import CandidateResult
-from crosstune.tuner.rounds import quick_s
 
 LEAST_PROGRAMS = 4
 """A smaller batch says nothing."""
@@ -37,6 +36,7 @@ def ranked(candidates: Sequence[CandidateResult]) -> Ranked | None:
     import numpy as np
 
     from crosstune.cost_model.metrics import pairwise_accuracy_without_ties, top_k
+    from crosstune.tuner.rounds import quick_s
 
     pairs = [(one.predicted_score, quick_s(one.attempts)) for one in candidates if one.predicted_score is not None]
     timed = [(score, latency_s) for score, latency_s in pairs if latency_s is not None]

@@ -20,7 +20,7 @@ from crosstune.service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-UPLOAD_PATH: Final = "/v1/networks"
+UPLOAD_PATHS: Final = ("/v1/networks", "/v1/records/import")
 UPLOAD_TYPES: Final = ("application/octet-stream",)
 JSON_TYPES: Final = ("application/json",)
 TRACE_HEADER: Final = "x-trace-id"
@@ -104,7 +104,7 @@ def _check_body(headers: Headers, scope: Scope, limit_bytes: int) -> None:
 
 
 def _is_upload(scope: Scope) -> bool:
-    return bool(scope["path"] == UPLOAD_PATH)
+    return scope["path"] in UPLOAD_PATHS
 
 
 class _Body:

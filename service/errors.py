@@ -66,6 +66,16 @@ class WorkloadUnknown(ServiceError):
         )
 
 
+class StepUnknown(ServiceError):
+    def __init__(self, step: str) -> None:
+        super().__init__(f"there is no step {step!r}; whatever begins work answers with the id of its step", step=step)
+
+
+class WorkerUnknown(ServiceError):
+    def __init__(self, worker: str) -> None:
+        super().__init__(f"there is no worker {worker!r}; GET /v1/workers lists those that were there", worker=worker)
+
+
 class CostModelUnknown(ServiceError):
     def __init__(self, version: str) -> None:
         super().__init__(f"there is no cost model {version!r}; GET /v1/cost-models lists the versions", version=version)

@@ -45,6 +45,14 @@ def reasons_against(connection: Connection, version: str) -> tuple[str, ...]:
     return () if champion == version else compare(connection, version, champion)[1].reasons
 
 
+def passes(connection: Connection, version: str) -> bool:
+    """Whether its gates are open; not where it cannot be compared with the champion."""
+    try:
+        return not reasons_against(connection, version)
+    except NotJudgedTogether:
+        return False
+
+
 def _together(connection: Connection, first: str, second: str) -> Judged:
     """The newest occasion on which both were judged."""
     for model in cost_models.usable(connection):

@@ -11,12 +11,13 @@ from sqlalchemy import Connection
 
 from crosstune.db.errors import NotFound
 from crosstune.db.ids import Prefix, has_prefix
-from crosstune.db.repositories import builds, devices, jobs, networks, targets, workloads
+from crosstune.db.repositories import builds, devices, jobs, networks, targets, workers, workloads
 from crosstune.db.repositories.builds import BuildRow
 from crosstune.db.repositories.devices import DeviceRow
 from crosstune.db.repositories.jobs import JobRow
 from crosstune.db.repositories.networks import NetworkRow, NetworkState
 from crosstune.db.repositories.targets import TargetRow
+from crosstune.db.repositories.workers import WorkerRow
 from crosstune.db.repositories.workloads import WorkloadRow
 from crosstune.service import cursors
 from crosstune.service.errors import (
@@ -29,6 +30,7 @@ from crosstune.service.errors import (
     NetworkUnknown,
     NetworkUnusable,
     TargetUnknown,
+    WorkerUnknown,
     WorkloadUnknown,
 )
 from crosstune.service.principal import Principal
@@ -85,6 +87,13 @@ def device(connection: Connection, reference: str) -> DeviceRow:
         return devices.get(connection, reference)
     except NotFound as error:
         raise DeviceUnknown(reference, [row.name for row in devices.list_page(connection, NAMED)]) from error
+
+
+def worker(connection: Connection, worker_id: str) -> WorkerRow:
+    try:
+        return workers.get(connection, worker_id)
+    except NotFound as error:
+        raise WorkerUnknown(worker_id) from error
 
 
 def job(connection: Connection, caller: Principal, job_id: str) -> JobRow:

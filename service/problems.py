@@ -56,6 +56,8 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     errors.JobUnknown: ProblemKind(404, "job-unknown", "Unknown job"),
     errors.BuildUnknown: ProblemKind(404, "build-unknown", "Unknown build"),
     errors.WorkloadUnknown: ProblemKind(404, "workload-unknown", "Unknown workload"),
+    errors.StepUnknown: ProblemKind(404, "step-unknown", "Unknown step"),
+    errors.WorkerUnknown: ProblemKind(404, "worker-unknown", "Unknown worker"),
     errors.CostModelUnknown: ProblemKind(404, "cost-model-unknown", "Unknown cost model"),
     errors.CostModelHasNoFiles: ProblemKind(409, "cost-model-without-files", "Cost model cannot be used"),
     errors.CostModelNotTraining: ProblemKind(409, "cost-model-not-training", "Cost model is not in training"),

@@ -1,4 +1,4 @@
-"""Records: pages and the NDJSON export."""
+"""Records: pages, the NDJSON export, what others measured, withdrawal."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection
 
-from crosstune.db.engine import reading
+from crosstune.db.engine import reading, retrying
 from crosstune.db.ids import Prefix
-from crosstune.db.repositories import listing
+from crosstune.db.repositories import artifacts, cost_models, listing
+from crosstune.db.repositories import records as repository
 from crosstune.db.repositories.listing import RecordRow
-from crosstune.service import lookups
+from crosstune.db.repositories.records import Origin
+from crosstune.service import idempotency, journal, lookups, work
+from crosstune.service.errors import UploadEmpty
 from crosstune.service.principal import Principal
+from crosstune.service.replies import Reply, reply
 from crosstune.service.schemas.common import Page
-from crosstune.service.schemas.records import RecordOut
+from crosstune.service.schemas.records import LoadOut, RecordOut, WithdrawIn, WithdrawOut
 from crosstune.service.services import Services
+from crosstune.service.store import Incoming, Stored
 
 LIST = "records"
+ARTIFACT_KIND = "records"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,52 @@ def export(services: Services, caller: Principal, chosen: RecordFilter) -> Itera
     with reading(services.engine) as connection:
         only = chosen.resolved(connection, caller)
     return _lines(services, caller, only)
+
+
+def load(services: Services, caller: Principal, key: str | None, incoming: Incoming) -> Reply:
+    """Keep an upload of records; a step tells them apart and stores those that can be used."""
+    try:
+        if incoming.size_bytes == 0:
+            raise UploadEmpty
+        with services.store.lock:
+            stored = services.store.keep(caller.project, ARTIFACT_KIND, incoming)
+            request = ["import_records", stored.sha256]
+            return idempotency.once(
+                services, caller, key, request, lambda connection: _submit(connection, caller, stored)
+            )
+    finally:
+        services.store.drop(incoming)
+
+
+def _submit(connection: Connection, caller: Principal, stored: Stored) -> Reply:
+    artifact = artifacts.add(
+        connection,
+        project_id=caller.project_id,
+        sha256=stored.sha256,
+        kind=ARTIFACT_KIND,
+        size_bytes=stored.size_bytes,
+        uri=stored.uri,
+    )
+    step_id = work.enqueue_load(connection, caller.project_id, artifact.id)
+    journal.note(connection, caller, "import", step_id)
+    return reply(202, LoadOut(step=step_id, sha256=stored.sha256))
+
+
+def withdraw(services: Services, caller: Principal, body: WithdrawIn) -> WithdrawOut:
+    def run(connection: Connection) -> WithdrawOut:
+        origin = Origin(
+            device_key=lookups.device(connection, body.device).key if body.device else None,
+            worker_key=lookups.worker(connection, body.worker).key if body.worker else None,
+            since=body.since.timestamp() if body.since else None,
+            until=body.until.timestamp() if body.until else None,
+        )
+        found = repository.withdraw_from(connection, origin, body.reason)
+        first = found.first_measured_at
+        marked = [] if first is None else cost_models.mark_withdrawn(connection, first, body.reason, found.measurements)
+        journal.note(connection, caller, "withdraw", body.device or body.worker or "")
+        return WithdrawOut(measurements=found.measurements, records=found.records, cost_models=marked)
+
+    return retrying(services.engine, run)
 
 
 def _lines(services: Services, caller: Principal, only: listing.RecordFilter) -> Iterator[str]:

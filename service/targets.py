@@ -19,7 +19,15 @@ from crosstune.service.errors import NoDeviceForTarget
 from crosstune.service.principal import Principal
 from crosstune.service.replies import Reply, reply
 from crosstune.service.schemas.common import Page
-from crosstune.service.schemas.targets import CalibrateIn, DetectIn, HardwareFact, StepOut, TargetIn, TargetOut
+from crosstune.service.schemas.targets import (
+    CalibrateIn,
+    DetectIn,
+    ExploreIn,
+    HardwareFact,
+    StepOut,
+    TargetIn,
+    TargetOut,
+)
 from crosstune.service.services import Services
 from crosstune.tuner import targets as hardware
 from crosstune.tuner.contracts import TargetRefused, TargetSpec
@@ -144,6 +152,21 @@ def calibrate(services: Services, caller: Principal, key: str | None, reference:
         return reply(202, StepOut(step=step_id, kind="calibrate", target=target.id, device=chosen.id))
 
     request = ["calibrate_target", reference, body.model_dump(mode="json")]
+    return idempotency.once(services, caller, key, request, enqueue)
+
+
+def explore(services: Services, caller: Principal, key: str | None, reference: str, body: ExploreIn) -> Reply:
+    def enqueue(connection: Connection) -> Reply:
+        target = lookups.target(connection, reference)
+        device = next(iter(devices.for_target(connection, target.key)), None)
+        if device is None:
+            raise NoDeviceForTarget(target.id)
+        request = {"target_id": target.id, **body.model_dump(mode="json")}
+        step_id = work.enqueue_explore(connection, caller.project_id, target.key, request)
+        journal.note(connection, caller, "explore", target.id)
+        return reply(202, StepOut(step=step_id, kind="explore", target=target.id, device=device.id))
+
+    request = ["explore_target", reference, body.model_dump(mode="json")]
     return idempotency.once(services, caller, key, request, enqueue)
 
 

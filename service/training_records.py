@@ -39,15 +39,20 @@ def stream(database_url: str) -> Iterator[Item]:
 
 
 def items(
-    connection: Connection, project_key: int, only: RecordFilter | None = None, judged: bool = False
+    connection: Connection,
+    project_key: int,
+    only: RecordFilter | None = None,
+    judged: bool = False,
+    imported: bool = False,
 ) -> Iterator[Item]:
     """The same of the records that `only` names. `judged`: workloads that retrained versions are judged by count as
-    held out too."""
+    held out too. `imported`: with what was imported and never measured here."""
+    believed = (*BELIEVED, Status.IMPORTED) if imported else BELIEVED
     specs: dict[str, str] = {}
     held_out: dict[str, bool] = {}
     for number, (record, attempts) in enumerate(listing.stream(connection, project_key, only), 1):
-        runs = _runs(attempts)
-        if record.status not in BELIEVED or not (runs or record.invalidity):
+        runs = _runs(attempts, believed)
+        if record.status not in believed or not (runs or record.invalidity):
             continue
         if record.workload_sha256 not in held_out:
             workload = workloads.get(connection, record.workload_id)
@@ -57,12 +62,17 @@ def items(
             yield WorkloadRow(record.workload_sha256, record.workload_name, module)
         if record.target_id not in specs:
             specs[record.target_id] = _target(connection, record.target_id)
-        found = _record(record, attempts, runs, specs[record.target_id], number)
+        found = _record(record, attempts, runs, specs[record.target_id], number, believed)
         yield found._replace(held_out=held_out[record.workload_sha256])
 
 
 def _record(
-    record: RecordRow, attempts: Sequence[MeasurementRow], runs: tuple[float, ...], target: str, number: int
+    record: RecordRow,
+    attempts: Sequence[MeasurementRow],
+    runs: tuple[float, ...],
+    target: str,
+    number: int,
+    believed: Sequence[Status],
 ) -> Record:
     return Record(
         format=metaschedule.FORMAT,
@@ -75,7 +85,9 @@ def _record(
         measured_at=max((attempt.measured_at for attempt in attempts), default=None),
         line=number,
         features=next((a.features for a in attempts if a.features and a.feature_layout == FEATURE_LAYOUT), None),
-        quality=next((q for q in QUALITIES if runs and any(a.quality == q and _counts(a) for a in attempts)), ""),
+        quality=next(
+            (q for q in QUALITIES if runs and any(a.quality == q and _counts(a, believed) for a in attempts)), ""
+        ),
     )
 
 
@@ -94,17 +106,17 @@ def _anchor(module: str) -> str | None:
         return None
 
 
-def _counts(attempt: MeasurementRow) -> bool:
-    return attempt.status in BELIEVED and attempt.invalidity is None
+def _counts(attempt: MeasurementRow, believed: Sequence[Status]) -> bool:
+    return attempt.status in believed and attempt.invalidity is None
 
 
-def _runs(attempts: Sequence[MeasurementRow]) -> tuple[float, ...]:
+def _runs(attempts: Sequence[MeasurementRow], believed: Sequence[Status]) -> tuple[float, ...]:
     """Seconds per run of the full measurements, or of the quick ones where there are no full ones."""
     for quality in QUALITIES:
         runs = [
             latency_s
             for attempt in attempts
-            if attempt.quality == quality and _counts(attempt)
+            if attempt.quality == quality and _counts(attempt, believed)
             for latency_s in attempt.latencies_s
         ]
         if runs:

@@ -6,6 +6,8 @@
 | round | `hw.<target id>` | job_id; the worker picks the task |
 | build_network | `hw.<target id>` | build_id |
 | calibrate | `hw.<target id>` | target_id, device_id |
+| load_records | `crosstune` | artifact_id |
+| explore | `hw.<target id>` | target_id, trials left, method, seed |
 | retrain | `training` | model_id, request |
 """
 
@@ -22,6 +24,8 @@ from crosstune.db.repositories.steps import StepKind
 
 GENERAL_QUEUE = "crosstune"
 """Work that any machine can do."""
+EXPLORING = -50
+"""Priority: jobs go first."""
 TRAINING_QUEUE = "training"
 """Work that any machine can do beside other work, standing still while it measures."""
 
@@ -73,6 +77,29 @@ def enqueue_calibrate(connection: Connection, project_id: str, target_id: str, d
         queue=target_queue(target_id),
         project_id=project_id,
         input={"target_id": target_id, "device_id": device_id},
+    )
+
+
+def enqueue_load(connection: Connection, project_id: str, artifact_id: str) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.LOAD_RECORDS,
+        queue=GENERAL_QUEUE,
+        project_id=project_id,
+        subject=artifact_id,
+        input={"artifact_id": artifact_id},
+    )
+
+
+def enqueue_explore(connection: Connection, project_id: str, target_key: int, request: dict[str, Any]) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.EXPLORE,
+        queue=target_queue(request["target_id"]),
+        project_id=project_id,
+        target_key=target_key,
+        priority=EXPLORING,
+        input=request,
     )
 
 

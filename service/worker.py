@@ -29,7 +29,7 @@ from crosstune.service import drift, work
 from crosstune.service.heart import Heart, Held, Stop
 from crosstune.service.queue import Dispatcher, make_broker
 from crosstune.service.settings import Settings
-from crosstune.service.steps import building, calibrating, importing, retraining, tuning
+from crosstune.service.steps import building, calibrating, exploring, importing, loading, retraining, tuning
 from crosstune.service.steps.context import Execute, Identity, Stopped, WorkerContext
 from crosstune.service.store import Store
 from crosstune.tuner.contracts import ChildFailed, CrosstuneError
@@ -42,6 +42,8 @@ EXECUTORS: dict[str, Execute] = {
     StepKind.ROUND: tuning.execute,
     StepKind.BUILD_NETWORK: building.execute,
     StepKind.CALIBRATE: calibrating.execute,
+    StepKind.EXPLORE: exploring.execute,
+    StepKind.LOAD_RECORDS: loading.execute,
     StepKind.RETRAIN: retraining.execute,
 }
 RETRY_S = 1.0

@@ -40,8 +40,9 @@ NEAR_BEST_RATIO = 1.1
 BUILD_PATIENCE = 3.0
 """What takes so many times longer to compile than most of its workload is given up. Of 192 candidates of three
 convolutions those took half of the time, and one was among the fastest tenth of its workload."""
-CONTENDERS = 4
-"""Full measurements per round at most; they cost ten cold runs each."""
+CONTENDERS, FIRST_CONTENDERS = 4, 2
+"""Full measurements per round at most; they cost ten cold runs each. Fewer in a workload's first round, which later
+ones beat: all tasks of a network have theirs before anything else happens."""
 
 
 @dataclass(slots=True)
@@ -239,7 +240,8 @@ def contenders(trials: Sequence[Trial], best_quick_s: float | None, first: bool)
     )
     if best_quick_s is None:
         return []
-    near = [trial for trial in timed if (trial.quick_s or 0.0) <= CONTENDER_RATIO * best_quick_s][:CONTENDERS]
+    most = FIRST_CONTENDERS if first else CONTENDERS
+    near = [trial for trial in timed if (trial.quick_s or 0.0) <= CONTENDER_RATIO * best_quick_s][:most]
     # The default schedule is what tuning is compared with, so it is measured in full however slow it is.
     default = [trial for trial in timed if trial.proposal.source == "default" and trial not in near]
     return (near or (timed[:1] if first else [])) + default

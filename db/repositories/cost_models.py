@@ -131,6 +131,16 @@ def promote(connection: Connection, model_id: str) -> CostModelRow:
     return get(connection, model_id)
 
 
+def mark_withdrawn(connection: Connection, since: float, reason: str, measurements: int) -> list[str]:
+    """Note on every version made at `since` or later that measurements were taken back which it may have learnt from;
+    their ids."""
+    marked = [model for model in usable(connection) if model.created_at >= since]
+    for model in marked:
+        notes = [*model.card.get("withdrawn", []), {"reason": reason, "measurements": measurements}]
+        _set(connection, model.id, card={**model.card, "withdrawn": notes})
+    return [model.id for model in marked]
+
+
 def roll_back(connection: Connection, name: str) -> CostModelRow | None:
     """Retire the champion in favour of the one that it replaced; None: there is no champion now."""
     model = champion(connection, name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, update
 
 from crosstune.db.codec import digest, digest_or_none, pack_json
 from crosstune.db.engine import stamp
@@ -244,3 +244,56 @@ def withdraw(
     connection.execute(update(Record).where(Record.key.in_(keys)).values(withdrawn_reason=reason))
     rejudge(connection, keys, now)
     return [row.id for row in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who measured, and when; null means any."""
+
+    device_key: int | None = None
+    worker_key: int | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """What was taken back: how many measurements, of how many records, and when the first of them was made."""
+
+    measurements: int
+    records: int
+    first_measured_at: float | None
+
+
+def withdraw_from(connection: Connection, origin: Origin, reason: str, now: float | None = None) -> Withdrawn:
+    """Take back what somebody measured and judge its records anew; one that nothing else speaks for is withdrawn."""
+    rows = connection.execute(
+        select(Measurement.key, Measurement.record_key, Measurement.measured_at)
+        .where(Measurement.status != Status.WITHDRAWN, *_measured_by(origin))
+        .order_by(Measurement.record_key)
+    ).all()
+    keys = sorted({row.record_key for row in rows})
+    for start in range(0, len(keys), _CHUNK):
+        part = keys[start : start + _CHUNK]
+        connection.execute(select(Record.key).where(Record.key.in_(part)).order_by(Record.key).with_for_update())
+        connection.execute(
+            update(Measurement)
+            .where(Measurement.record_key.in_(part), Measurement.status != Status.WITHDRAWN, *_measured_by(origin))
+            .values(status=Status.WITHDRAWN)
+        )
+        gone = [key for key, verdict in rejudge(connection, part, now).items() if verdict.status == Status.WITHDRAWN]
+        connection.execute(update(Record).where(Record.key.in_(gone)).values(withdrawn_reason=reason))
+    return Withdrawn(len(rows), len(keys), min((row.measured_at for row in rows), default=None))
+
+
+def _measured_by(origin: Origin) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if origin.device_key is not None:
+        found.append(Measurement.device_key == origin.device_key)
+    if origin.worker_key is not None:
+        found.append(Measurement.worker_key == origin.worker_key)
+    if origin.since is not None:
+        found.append(Measurement.measured_at >= origin.since)
+    if origin.until is not None:
+        found.append(Measurement.measured_at <= origin.until)
+    return found

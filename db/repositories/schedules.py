@@ -17,6 +17,9 @@ from crosstune.db.tables import Measurement, Record, Target, Workload
 
 BEST_RECORDS = text("records.status = 'valid' AND records.latency_s IS NOT NULL")
 
+UNTRIED = (Status.WITHDRAWN, Status.IMPORTED)
+"""Records that say nothing of what was tried here."""
+
 
 @dataclass(frozen=True, slots=True)
 class BestSchedule:
@@ -135,7 +138,7 @@ def tried(connection: Connection, target_key: int, workload_keys: Sequence[int])
         .where(
             Record.target_key == target_key,
             Record.workload_key.in_(workload_keys),
-            Record.status.not_in([Status.WITHDRAWN, Status.IMPORTED]),
+            Record.status.not_in(UNTRIED),
         )
         .group_by(Record.workload_key)
     )
@@ -186,11 +189,34 @@ def transferred(
     return found
 
 
+def unmeasured(connection: Connection, target_key: int, project_key: int, limit: int) -> list[int]:
+    """Keys of workloads that other targets have measured and this one has not, those that changed last first."""
+    here = aliased(Record)
+    known = select(here.key).where(
+        here.target_key == target_key, here.workload_key == Record.workload_key, here.status != Status.IMPORTED
+    )
+    rows = connection.execute(
+        select(Record.workload_key)
+        .where(
+            Record.target_key != target_key,
+            BEST_RECORDS,
+            Record.quality.in_([FULL, QUICK]),
+            _visible(project_key),
+            ~known.exists(),
+        )
+        .group_by(Record.workload_key)
+        .order_by(func.max(Record.updated_at).desc(), Record.workload_key)
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
 def seeds(
     connection: Connection, target_key: int, workload_key: int, project_key: int, per_pair: int, limit: int
 ) -> list[BestSchedule]:
     """Good schedules of the same compute graph on other targets or under other TVM versions, to start a search from:
-    the `per_pair` fastest of each (target, workload), the best of each pair first."""
+    the `per_pair` fastest of each (target, workload), the best of each pair first. Those that were imported are among
+    them, also of this target and workload: nobody here has tried them."""
     wanted = select(Workload.version_free_key).where(Workload.key == workload_key).scalar_subquery()
     place = (
         func.row_number()
@@ -202,8 +228,10 @@ def seeds(
         .join(Workload, Workload.key == Record.workload_key)
         .where(
             Workload.version_free_key == wanted,
-            or_(Record.target_key != target_key, Record.workload_key != workload_key),
-            BEST_RECORDS,
+            or_(
+                and_(BEST_RECORDS, or_(Record.target_key != target_key, Record.workload_key != workload_key)),
+                and_(Record.status == Status.IMPORTED, Record.latency_s.is_not(None)),
+            ),
             Record.quality.in_([FULL, QUICK]),
             _visible(project_key),
         )
@@ -290,11 +318,19 @@ def known(connection: Connection, target_key: int, workload_key: int, feature_la
         .where(
             Record.target_key == target_key,
             Record.workload_key == workload_key,
-            Record.status != Status.WITHDRAWN,
+            Record.status.not_in(UNTRIED),
         )
         .order_by(Record.latency_s.is_(None), Record.latency_s, Record.key)
     )
     return [KnownRecord(row[0], row[1].hex(), hex_or_none(row[2]), *row[3:]) for row in rows]
+
+
+def known_hashes(connection: Connection, target_key: int, workload_key: int) -> set[str]:
+    """Identities of all schedules of the workload that have a record on the target, whatever it says."""
+    rows = connection.execute(
+        select(Record.schedule_sha256).where(Record.target_key == target_key, Record.workload_key == workload_key)
+    )
+    return {value.hex() for value in rows.scalars()}
 
 
 def elsewhere(
@@ -343,7 +379,7 @@ def examples(connection: Connection, target_key: int, feature_layout: int, limit
         .join(Measurement, _features_of(Measurement, feature_layout))
         .where(
             Record.target_key == target_key,
-            Record.status != Status.WITHDRAWN,
+            Record.status.not_in(UNTRIED),
             or_(
                 and_(Record.latency_s.is_not(None), Record.quality != CENSORED),
                 and_(Record.permanent, Record.transient_failures == 0),

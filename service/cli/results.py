@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -224,6 +225,30 @@ def export(
         stdout_console().print(f"{count} records in {out}", markup=False)
 
 
+def withdraw(
+    context: typer.Context,
+    reason: Annotated[str, typer.Option(help="Shown with the records and the cost models.")],
+    device: Annotated[str | None, typer.Option(help="Id or name of the device that measured.")] = None,
+    worker: Annotated[str | None, typer.Option(help="Id of the worker that measured.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Measured then or later (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Measured then or before (UTC).")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take back what a device or a worker measured.
+
+    Records are judged by what is left, and versions of the cost model that may have learnt from it are marked.
+    """
+    from crosstune.service.schemas.records import WithdrawIn
+
+    between = {name: at.replace(tzinfo=UTC) for name, at in (("since", since), ("until", until)) if at is not None}
+    found = connect(context).withdraw_records(WithdrawIn(device=device, worker=worker, reason=reason, **between))
+    if as_json:
+        print_json(found)
+        return
+    marked = f"; marked: {', '.join(found.cost_models)}" if found.cost_models else ""
+    stdout_console().print(f"{found.measurements} measurements of {found.records} records withdrawn{marked}")
+
+
 def register(application: typer.Typer) -> None:
-    for command in (best, build, records, export):
+    for command in (best, build, records, export, withdraw):
         application.command()(command)

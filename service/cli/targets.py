@@ -64,6 +64,23 @@ def calibrate(context: typer.Context, target: str, as_json: JsonOption = False) 
 
 
 @group.command()
+def explore(
+    context: typer.Context,
+    target: str,
+    trials: Annotated[int, typer.Option(min=1, help="Programs to measure, in all.")] = 256,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what teaches most about the target, of what other targets know, while no job wants its device."""
+    from crosstune.service.schemas.targets import ExploreIn
+
+    step = connect(context).explore_target(target, ExploreIn(trials=trials))
+    if as_json:
+        print_json(step)
+        return
+    stdout_console().print(f"{step.step}: {trials} programs are measured on {target} while its device is free")
+
+
+@group.command()
 def show(context: typer.Context, target: str, as_json: JsonOption = False) -> None:
     """Show a target and its hardware attributes with their origins."""
     _print_target(connect(context).get_target(target), as_json)

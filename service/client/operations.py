@@ -27,9 +27,10 @@ from crosstune.service.schemas.devices import DeviceOut, WorkerOut
 from crosstune.service.schemas.health import Liveness, Readiness
 from crosstune.service.schemas.jobs import JobDetail, JobEvent, JobIn, JobOut, JobPlan, JobResume, JobState
 from crosstune.service.schemas.networks import NetworkOut, NetworkState, NetworkTasks
-from crosstune.service.schemas.records import ExportedRecord, ExportFormat, RecordOut
+from crosstune.service.schemas.records import ExportedRecord, ExportFormat, LoadOut, RecordOut, WithdrawIn, WithdrawOut
 from crosstune.service.schemas.schedules import BestSchedules
-from crosstune.service.schemas.targets import CalibrateIn, DetectIn, StepOut, TargetIn, TargetOut
+from crosstune.service.schemas.steps import StepDetail
+from crosstune.service.schemas.targets import CalibrateIn, DetectIn, ExploreIn, StepOut, TargetIn, TargetOut
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 DEFAULT_LIMIT = 50
@@ -54,6 +55,9 @@ class Operations:
         """Whether the service can work; one that cannot is an answer here, not an error."""
         response = self._transport.request("GET", "/readyz", accepted=(503,))
         return _read(Readiness, response.content)
+
+    def get_metrics(self) -> str:
+        return self._transport.request("GET", "/metrics").text
 
     # Networks
 
@@ -108,6 +112,9 @@ class Operations:
 
     def calibrate_target(self, target: str, body: CalibrateIn | None = None, *, key: str | None = None) -> StepOut:
         return self._post(StepOut, f"/v1/targets/{_part(target)}/calibrate", body or CalibrateIn(device=None), key=key)
+
+    def explore_target(self, target: str, body: ExploreIn | None = None, *, key: str | None = None) -> StepOut:
+        return self._post(StepOut, f"/v1/targets/{_part(target)}/explore", body or ExploreIn(), key=key)
 
     # Devices and workers
 
@@ -223,6 +230,18 @@ class Operations:
         query = {**_record_query(target, workload, failed), "format": ExportFormat.NDJSON.value}
         with self._transport.stream("/v1/records/export", params=query) as response:
             yield from _filled(response.iter_lines())
+
+    def import_records(self, content: bytes, *, key: str | None = None) -> LoadOut:
+        """Upload the training set of another service's cost model, as `get_training_set` writes it."""
+        headers = {"Content-Type": "application/octet-stream", **_key(key)}
+        response = self._transport.request("POST", "/v1/records/import", content=content, headers=headers)
+        return _read(LoadOut, response.content)
+
+    def get_step(self, step: str) -> StepDetail:
+        return self._get(StepDetail, f"/v1/steps/{_part(step)}")
+
+    def withdraw_records(self, body: WithdrawIn) -> WithdrawOut:
+        return self._post(WithdrawOut, "/v1/records/withdraw", body)
 
     # Cost models
 

@@ -14,7 +14,7 @@ from crosstune.service.principal import Administrator, Reader, Submitter
 from crosstune.service.problems import problems
 from crosstune.service.routes.common import DEFAULT_LIMIT, Cursor, Limit, TargetPath
 from crosstune.service.schemas.common import Page
-from crosstune.service.schemas.targets import CalibrateIn, DetectIn, StepOut, TargetIn, TargetOut
+from crosstune.service.schemas.targets import CalibrateIn, DetectIn, ExploreIn, StepOut, TargetIn, TargetOut
 from crosstune.tuner.contracts import TargetRefused
 
 router = APIRouter(prefix="/v1/targets", tags=["targets"])
@@ -95,3 +95,24 @@ def calibrate_target(
 ) -> JSONResponse:
     """Measure the device's speed, bandwidth and loop overhead soon; the target's attributes then say `calibrated`."""
     return targets.calibrate(services, caller, key, target, body).response()
+
+
+@router.post(
+    "/{target}/explore",
+    operation_id="explore_target",
+    summary="Measure what teaches most about a target",
+    status_code=202,
+    response_model=StepOut,
+    responses=problems(
+        errors.TargetUnknown,
+        errors.NoDeviceForTarget,
+        IdempotencyConflict,
+        IdempotencyInProgress,
+    ),
+)
+def explore_target(
+    caller: Submitter, services: ServicesDep, target: TargetPath, body: ExploreIn, key: IdempotencyKey = None
+) -> JSONResponse:
+    """Spend a budget on workloads that other targets know and this one does not, while no job wants its device: what is
+    expected of all others gets surer, and a retraining learns of the hardware."""
+    return targets.explore(services, caller, key, target, body).response()

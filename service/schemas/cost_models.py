@@ -65,6 +65,9 @@ class RetrainIn(In):
     )
     since: Time | None = Field(default=None, description="Records that changed since.")
     labels: Labels = Field(default_factory=dict, description="Records measured by jobs with all of these labels.")
+    imported: bool = Field(
+        default=False, description="Learn from records too that were imported and never measured here."
+    )
     shipped_data: bool = Field(default=True, description="Learn from the data that comes with the package besides.")
     pruning: Pruning = Pruning()
     base: Version | None = Field(
@@ -99,6 +102,10 @@ class CostModelOut(Out):
     parent: str | None = Field(default=None, description="The champion when its training began.")
     data_fingerprint: str | None = Field(default=None, description="sha256 that names what it learnt from.")
     failure: str | None = None
+    withdrawn: list[str] = Field(
+        default_factory=list,
+        description="Why measurements were withdrawn that it may have learnt from; a retraining leaves them out.",
+    )
     created_at: Time | None = None
 
 

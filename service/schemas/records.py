@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from crosstune.service.schemas.common import Out, Time
+from crosstune.service.schemas.common import In, Out, Reference, Text, Time
 
 
 class ExportFormat(StrEnum):
@@ -35,6 +35,35 @@ class RecordOut(Out):
     tvm_version: str
     measurements: int = Field(description="Attempts behind the verdict.")
     updated_at: Time
+
+
+class LoadOut(Out):
+    """An upload of records that was accepted; GET /v1/steps/{step} says what came of it."""
+
+    step: str
+    sha256: str = Field(description="Of the upload.")
+
+
+class WithdrawIn(In):
+    """Whose measurements are taken back: a device's, a worker's, of some time, or all of these at once."""
+
+    device: Reference | None = Field(default=None, description="Id or name of the device that measured.")
+    worker: Reference | None = Field(default=None, description="Id of the worker that measured.")
+    since: Time | None = Field(default=None, description="Measured then or later.")
+    until: Time | None = Field(default=None, description="Measured then or before.")
+    reason: Text = Field(min_length=1, description="Shown with the records and the cost models.")
+
+    @model_validator(mode="after")
+    def _somebody_is_needed(self) -> WithdrawIn:
+        if self.device is None and self.worker is None:
+            raise ValueError("give a device or a worker: what everybody measured is not withdrawn at once")
+        return self
+
+
+class WithdrawOut(Out):
+    measurements: int = Field(description="Taken back now.")
+    records: int = Field(description="Judged anew; those that nothing else speaks for are withdrawn.")
+    cost_models: list[str] = Field(description="Versions that may have learnt from them.")
 
 
 class ExportedMeasurement(Out):

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from crosstune.service.schemas.common import In, Labels, Name, Out, Reference, Text, Time
+from crosstune.service.schemas.common import (
+    LARGEST_SEED,
+    MAX_TRIALS,
+    In,
+    Labels,
+    Name,
+    Out,
+    Reference,
+    Text,
+    Time,
+)
 
 Cores = Annotated[int, Field(ge=1, le=1024, description="Cores, and so threads, that a network uses.")]
 Features = Annotated[
@@ -70,6 +81,22 @@ class TargetOut(Out):
 
 class CalibrateIn(In):
     device: Reference | None = Field(None, description="Which device to calibrate; any of the target's when left out.")
+
+
+class ExploreMethod(StrEnum):
+    INFORMATIVE = "informative"
+    RANDOM = "random"
+
+
+class ExploreIn(In):
+    """Measure stored workloads on a target that knows little of them."""
+
+    trials: int = Field(default=256, ge=1, le=MAX_TRIALS, description="Programs to measure, in all.")
+    method: ExploreMethod = Field(
+        default=ExploreMethod.INFORMATIVE,
+        description="`informative`: always the workload of which least is known on such hardware; `random`: any.",
+    )
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of everything that is drawn.")
 
 
 class StepOut(Out):

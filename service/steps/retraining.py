@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from crosstune.service.steps.context import Stopped, WorkerContext
 from crosstune.service.store import Stored
 from crosstune.tuner import orphans
 from crosstune.tuner.contracts import CrosstuneError
+from crosstune.tuner.manifest import ArtifactRefused
 
 PART_RECORDS = 50_000
 """Of a data set in the making: pruning holds one part in memory."""
@@ -55,7 +56,8 @@ def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
     try:
         _make(context, claim, held, folder)
     except ModuleNotFoundError as missing:
-        raise TrainingFailed(f"training needs {missing.name}: pip install 'crosstune[training]'") from missing
+        shutil.rmtree(folder, ignore_errors=True)
+        raise TrainingFailed(retraining.missing_module(missing)) from missing
     except (Stopped, TrainingFailed):
         if held.stop in (None, Stop.CANCELLED):  # else it goes on elsewhere, or here, with what is done
             shutil.rmtree(folder, ignore_errors=True)
@@ -90,7 +92,8 @@ def _read_records(context: WorkerContext, claim: Claim, held: Held, folder: Path
     with reading(context.engine) as connection:
         wanted = _filter(connection, claim.input["request"])
         project_key = projects.get(connection, claim.project_id).key
-        found = training_records.items(connection, project_key, wanted, judged=True)
+        imported = claim.input["request"]["imported"]
+        found = training_records.items(connection, project_key, wanted, judged=True, imported=imported)
         for number, part in enumerate(_parts(found), 1):
             if held.should_stop():
                 raise Stopped
@@ -102,14 +105,28 @@ def _read_records(context: WorkerContext, claim: Claim, held: Held, folder: Path
     _tell(context, claim, [{"phase": "read", "at": time.time(), "records": records}])
 
 
-def _parts(items: Iterator[Item]) -> Iterator[list[Item]]:
-    """Every part names the workloads of its records."""
+def _parts(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
+    """Parts of PART_RECORDS, each to be read to its end before the next."""
     named: dict[str, WorkloadRow] = {}
-    while part := list(islice(items, PART_RECORDS)):
-        named |= {one.workload: one for one in part if isinstance(one, WorkloadRow)}
-        records = [one for one in part if isinstance(one, Record)]
-        known = {one.workload: named[one.workload] for one in records}
-        yield [*known.values(), *records]
+    while (first := next(items, None)) is not None:
+        yield _part(chain([first], items), named)
+
+
+def _part(items: Iterator[Item], named: dict[str, WorkloadRow]) -> Iterator[Item]:
+    """Every part names the workloads of its records; `named` has those that were named before."""
+    told: set[str] = set()
+    records = 0
+    for item in items:
+        if isinstance(item, WorkloadRow):
+            named[item.workload] = item
+        elif isinstance(item, Record):
+            if item.workload not in told:
+                told.add(item.workload)
+                yield named[item.workload]
+            yield item
+            records += 1
+            if records == PART_RECORDS:
+                return
 
 
 def _filter(connection: Connection, request: dict[str, Any]) -> RecordFilter:
@@ -147,7 +164,14 @@ def _judged_beside(context: WorkerContext, connection: Connection) -> dict[str, 
     usable = cost_models.usable(connection)
     chosen = [one.id for one in usable if one.status == cost_models.CostModelStatus.CHAMPION]
     chosen += [one.id for one in usable[:MOST_JUDGED] if one.id not in chosen]
-    return {one: str(model_files.folder_of(connection, context.store, one)) for one in [SHIPPED, *chosen]}
+    return {one: str(_folder(context, connection, one)) for one in [SHIPPED, *chosen]}
+
+
+def _folder(context: WorkerContext, connection: Connection, version: str) -> Path:
+    try:
+        return model_files.folder_of(connection, context.store, version)
+    except (ArtifactRefused, OSError):
+        return context.settings.data_dir / "models" / version  # where nothing is, as the judge will say
 
 
 def _train(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:
@@ -263,7 +287,7 @@ def _store(
         },
         artifact_id=files,
     )
-    if context.settings.auto_promote and not judging.reasons_against(connection, model_id):
+    if context.settings.auto_promote and judging.passes(connection, model_id):
         cost_models.promote(connection, model_id)
 
 

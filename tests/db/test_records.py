@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Engine, event, func, select
 
 from crosstune.db.engine import reading, retrying, transaction
 from crosstune.db.errors import NotFound
-from crosstune.db.repositories import listing, projects, records, schedules
+from crosstune.db.repositories import devices, listing, projects, records, schedules
+from crosstune.db.repositories.records import Origin, Withdrawn
 from crosstune.db.tables import Measurement
 
 ME = 1
@@ -347,3 +348,24 @@ def test_measurements_stored_at_the_same_moment_are_all_judged(engine: Engine, m
     with reading(engine) as connection:
         rows = listing.list_page(connection, ME, 9)
     assert [(row.latency_s, row.measurement_count) for row in rows] == [(10.5, 20)] * 2  # the median of 1 to 20
+
+
+def test_what_a_device_measured_in_some_time_is_taken_back(engine: Engine, make: Any) -> None:
+    with transaction(engine) as connection:
+        bad, good = (devices.register(connection, name=name, kind="local", host=name).key for name in ("bad", "good"))
+        store(
+            connection,
+            make,
+            make.candidate("both", make.full(0.1, device_key=bad), make.full(0.3, device_key=good)),
+            make.candidate("bad alone", make.full(0.2, device_key=bad)),
+            now=100.0,
+        )
+        store(connection, make, make.candidate("later", make.full(0.25, device_key=bad)), now=500.0)
+        found = records.withdraw_from(connection, Origin(device_key=bad, until=200.0), "a broken fan", 600.0)
+        assert found == Withdrawn(measurements=2, records=2, first_measured_at=100.0)
+        rows = {row.schedule_sha256: row for row in listing.list_page(connection, ME, 9)}
+        assert rows[make.sha("schedule", "both")].latency_s == 0.3
+        assert best_of(connection, make).latency_s == 0.25
+        (gone,) = listing.list_page(connection, ME, 9, only=listing.RecordFilter(status="withdrawn"))
+        assert (gone.schedule_sha256, gone.withdrawn_reason) == (make.sha("schedule", "bad alone"), "a broken fan")
+        assert records.withdraw_from(connection, Origin(device_key=bad, until=200.0), "again") == Withdrawn(0, 0, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from crosstune.db.repositories.records import NewCandidate, NewMeasurement
 from crosstune.service.client import ApiError
 from crosstune.service.schemas.cost_models import CostModelDetail, CostModelKind, RetrainIn
 from crosstune.service.schemas.jobs import Budget, JobDetail, JobIn, JobState
+from crosstune.service.schemas.steps import StepDetail
 from crosstune.tuner.archive import unpack
 from tests.strange_device import StrangeWorkload, strange_workloads
 
@@ -167,3 +169,71 @@ def test_a_training_whose_service_was_killed_goes_on_after_a_restart(
             time.sleep(0.2)
     assert found.state == "candidate", found.failure
     assert [line["phase"] for line in found.progress].count("read") == 1
+
+
+def test_what_passes_its_gates_is_promoted_at_once_where_that_is_asked_for(
+    service_process: Callable[..., object],
+) -> None:
+    service = service_process(CROSSTUNE_AUTO_PROMOTE="true")
+    measured_on_a_strange_device(service.data_dir)  # type: ignore[attr-defined]
+    with Client(service.start()) as client:  # type: ignore[attr-defined]
+        first = trained(client, FAST)
+        assert first.state == "champion", first.failure
+        again = trained(client, FAST)
+        assert again.state == "candidate", "it is no better"
+        assert client.get_cost_model(first.id).state == "champion"
+
+
+def test_a_champion_whose_files_are_damaged_is_stood_in_for_and_can_be_replaced(
+    service_process: Callable[..., object], tiny_network: Path
+) -> None:
+    service = service_process()
+    measured_on_a_strange_device(service.data_dir)  # type: ignore[attr-defined]
+    with Client(service.start()) as client:  # type: ignore[attr-defined]
+        version = trained(client, FAST)
+        client.promote_cost_model(version.id)
+        for path in (service.data_dir / "artifacts" / "default" / "cost-model").rglob("*"):  # type: ignore[attr-defined]
+            if path.is_file():
+                path.write_bytes(b"damaged")
+        shutil.rmtree(service.data_dir / "models", ignore_errors=True)  # type: ignore[attr-defined]
+        job = tune(client, tiny_network, seed=0)
+        assert job.cost_models == ["shipped"]
+        notes = {event.data["note"] for event in client.job_events(job.id) if event.kind == "round"}
+        assert all("the shipped one ranks instead" in note for note in notes)
+        assert trained(client, FAST.model_copy(update={"seed": 1})).state == "candidate"
+        assert client.roll_back_cost_model().id == "shipped"
+
+
+def test_what_one_service_measured_is_tried_first_by_another(
+    service_process: Callable[..., object], tiny_network: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "learnt.tar"
+    with Client(service_process("one").start()) as one:  # type: ignore[attr-defined]
+        job = tune(one, tiny_network, seed=0)
+        version = trained(one, RetrainIn(kind=CostModelKind.XGBOOST))
+        assert version.state == "candidate", version.failure
+        one.get_training_set(version.id, archive)
+    with Client(service_process("other").start()) as other:  # type: ignore[attr-defined]
+        network = other.wait_network(other.upload_network(tiny_network).id)
+        target = other.detect_target().id
+        assert ended(other, other.import_records(archive.read_bytes()).step).state == "done"
+        imported = other.collect(other.list_records, target=target)
+        assert imported and {record.status for record in imported} == {"imported"}
+        best = other.best_schedules(target, network=network.id).schedules
+        assert not {one.label for one in best} & {"measured"}
+        again = ended(other, other.import_records(archive.read_bytes(), key="again").step)
+        assert "0 loaded" in (again.message or "")
+        tuned = tune(other, tiny_network, seed=1)
+        assert tuned.target == target and job.trials
+        rounds = [event.data for event in other.job_events(tuned.id) if event.kind == "round"]
+        tried = {record.workload for record in imported}
+        assert sum("transfer" in one["sources"] for one in rounds) >= len(tried) / 2
+        nonsense = ended(other, other.import_records(b"no archive").step)
+        assert nonsense.state == "failed" and "cannot be read" in (nonsense.message or "")
+
+
+def ended(client: Client, step: str) -> StepDetail:
+    until_s = time.monotonic() + 60
+    while (found := client.get_step(step)).state in ("queued", "running") and time.monotonic() < until_s:
+        time.sleep(0.1)
+    return found

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from crosstune.db.engine import transaction
-from crosstune.db.repositories import artifacts, cost_models
+from crosstune.db.repositories import artifacts, cost_models, devices, projects, records, targets, workloads
 from crosstune.db.repositories.cost_models import CostModelStatus
+from crosstune.db.repositories.records import NewCandidate, NewMeasurement
+from tests.service.api.conftest import TRACE, sha256
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api
@@ -154,3 +156,53 @@ def test_the_files_of_a_version_come_with_their_sha256(api: Api) -> None:
     shown = api.made(api.get(f"/v1/cost-models/{version}"))
     assert shown["quality"]["metrics"]["top1"]["mean"] == pytest.approx(0.9)
     assert shown["data_fingerprint"] == "5" * 64 and shown["code_version"] == "0.1"
+
+
+def measured_by(api: Api, device: str, latency_s: float, schedule: str) -> None:
+    """One full measurement of the first workload of a network on the target."""
+    with transaction(api.engine) as connection:
+        records.store(
+            connection,
+            target_key=targets.get(connection, "two-cores").key,
+            workload_key=workloads.get(connection, sha256("workload 0")).key,
+            project_key=projects.get(connection).key,
+            candidates=[
+                NewCandidate(
+                    sha256(schedule),
+                    TRACE,
+                    (NewMeasurement((latency_s,), "full", device_key=devices.get(connection, device).key),),
+                )
+            ],
+        )
+
+
+def test_withdrawing_what_a_device_measured_marks_the_versions_trained_since(api: Api) -> None:
+    target = api.target()["id"]
+    api.network()
+    for host in ("bad", "good"):
+        api.worker(target, host)
+    measured_by(api, "bad", 1e-3, "fast")
+    measured_by(api, "good", 2e-3, "slow")
+    version = trained(api, own=0.9, shipped=0.8)
+    body = {"device": "bad", "reason": "its clock was wrong"}
+    found = api.made(api.post("/v1/records/withdraw", body))
+    assert found == {"measurements": 1, "records": 1, "cost_models": [version]}
+    assert api.made(api.get(f"/v1/cost-models/{version}"))["withdrawn"] == ["its clock was wrong"]
+    (left,) = api.made(api.get("/v1/records"))["items"]
+    assert (left["latency_s"], left["schedule"]) == (2e-3, sha256("slow"))
+    assert api.made(api.post("/v1/records/withdraw", body)) == {"measurements": 0, "records": 0, "cost_models": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "slug"),
+    [
+        ({"reason": "everything"}, 422, "invalid-request"),
+        ({"device": "bad"}, 422, "invalid-request"),
+        ({"device": "nobody", "reason": "?"}, 404, "device-unknown"),
+        ({"worker": "wrk_nobody", "reason": "?"}, 404, "worker-unknown"),
+    ],
+)
+def test_a_withdrawal_names_somebody_who_measured_and_a_reason(
+    api: Api, body: dict[str, Any], status: int, slug: str
+) -> None:
+    api.problem(api.post("/v1/records/withdraw", body), status, slug)

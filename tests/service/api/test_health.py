@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 from fastapi.testclient import TestClient
 
+from crosstune.db.engine import transaction
 from crosstune.db.errors import SchemaOutdated
+from crosstune.db.repositories import ranking_checks, targets, workloads
+from crosstune.db.repositories.ranking_checks import Ranked
 from crosstune.service.app import create_app
 from crosstune.service.settings import read_settings
+from tests.service.api.conftest import sha256
 
 if TYPE_CHECKING:
     from tests.service.api.conftest import Api
@@ -67,3 +71,27 @@ def test_the_process_that_answers_http_loads_no_compiler_and_starts_fast(tmp_pat
     assert heavy.isdisjoint(found["modules"])
     # Processor time: well under a second on an idle machine; the margin is for one that is busy with other tests.
     assert found["start_s"] < 2
+
+
+def test_prometheus_reads_steps_workers_and_how_batches_were_ranked(api: Api) -> None:
+    target = api.target()["id"]
+    api.worker(target)
+    api.network()
+    with transaction(api.engine) as connection:
+        for _ in range(10):
+            ranking_checks.add(
+                connection,
+                Ranked(8, 0.4, 0.1, 0.05),
+                target_key=targets.get(connection, target).key,
+                workload_key=workloads.get(connection, sha256("workload 0")).key,
+                model_key=None,
+                step_key=None,
+            )
+    found = api.get("/metrics")
+    assert found.headers["content-type"].startswith("text/plain")
+    lines = found.text.splitlines()
+    assert "crosstune_workers_live 1.0" in lines
+    assert 'crosstune_steps{state="queued"} 1.0' in lines
+    place = f'{{operator="all",target="{target}"}}'
+    assert f"crosstune_ranking_pairwise_accuracy{place} 0.4" in lines
+    assert f"crosstune_ranking_drifting{place} 1.0" in lines

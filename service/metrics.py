@@ -1,0 +1,58 @@
+"""Figures for Prometheus, taken from the database at each scrape, so that every process of a service tells the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crosstune.db.engine import reading
+from crosstune.db.repositories import steps, workers
+from crosstune.service import availability, drift
+from crosstune.service.schemas.cost_models import Accuracy
+from crosstune.service.services import Services
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+ALL = "all"
+"""Label of the mean over a target's operators."""
+
+
+def exposition(services: Services) -> tuple[bytes, str]:
+    """The text format, and its content type."""
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+    with reading(services.engine) as connection:
+        live = len(workers.seen_since(connection, availability.seen_after(services)))
+        states = steps.counts(connection)
+        accuracies = drift.entries(connection, services.settings.drift_threshold)
+    registry = CollectorRegistry()
+    Gauge("crosstune_workers_live", "Workers heard of lately.", registry=registry).set(live)
+    by_state = Gauge("crosstune_steps", "Steps of durable work.", ["state"], registry=registry)
+    for state in steps.StepState:
+        by_state.labels(state.value).set(states.get(state, 0))
+    _rankings(registry, accuracies)
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _rankings(registry: CollectorRegistry, accuracies: list[Accuracy]) -> None:
+    from prometheus_client import Gauge
+
+    labels = ["target", "operator"]
+    gauges = {
+        "checks": Gauge("crosstune_ranking_checks", "Measured batches that count.", labels, registry=registry),
+        "pairwise": Gauge(
+            "crosstune_ranking_pairwise_accuracy", "Pairs of a batch in the right order.", labels, registry=registry
+        ),
+        "regret_top1": Gauge(
+            "crosstune_ranking_regret_top1", "How much slower the first-ranked was.", labels, registry=registry
+        ),
+        "regret_top5": Gauge(
+            "crosstune_ranking_regret_top5", "The same of the best of five.", labels, registry=registry
+        ),
+        "drifting": Gauge(
+            "crosstune_ranking_drifting", "1: the accuracy is below its threshold.", labels, registry=registry
+        ),
+    }
+    for one in accuracies:
+        for name, gauge in gauges.items():
+            gauge.labels(one.target, one.operator or ALL).set(float(getattr(one, name)))
