@@ -16,6 +16,7 @@ from crosstune.service.schemas.targets import DetectIn, ExploreIn, TargetIn
 TRIALS = 24
 
 
+@pytest.mark.slow
 def test_a_new_target_measures_what_another_one_knows(
     service_process: Callable[..., object], tiny_network: Path
 ) -> None:
