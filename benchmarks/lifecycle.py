@@ -47,7 +47,7 @@ from crosstune.service.schemas.jobs import Budget, JobIn
 from crosstune.tuner.drafts import Space
 
 RECORDS, QUICK_RECORDS = 100_000, 2_000
-JOB_S, QUICK_S = 120.0, 15.0
+JOB_S, QUICK_S = 120.0, 40.0
 REQUESTS, SCHEDULES = 100, 512
 NOISE = 0.03
 POLL_S = 0.5
