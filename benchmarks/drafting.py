@@ -72,8 +72,9 @@ def ranked(
     workload: Workload, spec: TargetSpec, known: dict[str, Any], seed: int
 ) -> tuple[list[Space], list[Draft], np.ndarray]:
     """The spaces, different random drafts that could be lowered, and what the full model says of their programs."""
+    from crosstune.tuner.evidence import fields_of
     from crosstune.tuner.tvm_adapter.lowered import Lowerer
-    from crosstune.tuner.tvm_adapter.search import design_spaces, fields_of
+    from crosstune.tuner.tvm_adapter.search import design_spaces
     from crosstune.tuner.tvm_adapter.target import tvm_target
 
     random, target = Random(seed), tvm_target(spec)

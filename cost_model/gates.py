@@ -1,7 +1,7 @@
 """May a version replace another? Judged on the same programs: better in the mean, and on no target worse than noise.
 
 A difference is paired over (workload, target), its 95 % interval bootstrapped over workloads (cost_model.evaluation). A
-target on which the interval lies wholly below zero by more than TOLERANCE is a reason against.
+target on which the interval lies wholly below zero is a reason against.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from crosstune.cost_model.evaluation import GroupScore, Interval, difference
 
 METRIC = "top1"
-TOLERANCE = 0.0
 LEAST_GROUPS = 3
 """Fewer say nothing, on a target or in all."""
 
@@ -46,6 +45,6 @@ def _reasons(groups: int, overall: Interval, by_target: dict[str, Interval]) -> 
     found = []
     if not overall.mean > 0.0:
         found.append(f"{METRIC} is no better in the mean ({overall.mean:+.4f} over {groups} workloads and targets)")
-    worse = [(target, one) for target, one in by_target.items() if one.high < -TOLERANCE]
+    worse = [(target, one) for target, one in by_target.items() if one.high < 0.0]
     found += [f"{METRIC} is worse on {target} ({one.low:+.4f} to {one.high:+.4f})" for target, one in worse]
     return found

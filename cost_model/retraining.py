@@ -56,21 +56,16 @@ class Request:
     """No epoch begins after so long."""
     judged: dict[str, str]
     """Folders of the models to judge beside the new one, by version."""
-    train: bool = True
-    """False: only judge."""
 
 
 def run(folder: Path) -> None:
     """Raises TooLittle, or another CostModelError, before anything is written that counts."""
     request = Request(**json.loads((folder / REQUEST).read_text()))
     tell = _teller(folder)
-    result: dict[str, Any] = {}
-    if request.train:
-        result["training"] = _trained(request, folder, tell)
-    judged = {**request.judged, **({MODEL: str(folder / MODEL)} if request.train else {})}
-    result["judged"] = judge(Path(request.records), judged, tell)
+    training = _trained(request, folder, tell)
+    judged = judge(Path(request.records), {**request.judged, MODEL: str(folder / MODEL)}, tell)
     scratch = folder / f"{RESULT}.part"
-    scratch.write_text(json.dumps(result))
+    scratch.write_text(json.dumps({"training": training, "judged": judged}))
     scratch.replace(folder / RESULT)
 
 

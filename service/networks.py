@@ -15,6 +15,7 @@ from crosstune.db.repositories import artifacts, builds, jobs, networks
 from crosstune.db.repositories.builds import BuildState
 from crosstune.db.repositories.networks import NetworkRow, NetworkTaskRow
 from crosstune.service import idempotency, journal, lookups, work
+from crosstune.service.artifact_rows import add_artifact
 from crosstune.service.errors import LimitReached, NetworkInUse, ShapeRefused, UploadEmpty
 from crosstune.service.principal import Principal
 from crosstune.service.replies import Reply, reply
@@ -87,14 +88,7 @@ def create(
 
 
 def _submit(connection: Connection, caller: Principal, stored: Stored, name: str | None, shapes: Shapes) -> Reply:
-    artifact = artifacts.add(
-        connection,
-        project_id=caller.project_id,
-        sha256=stored.sha256,
-        kind=ARTIFACT_KIND,
-        size_bytes=stored.size_bytes,
-        uri=stored.uri,
-    )
+    artifact_id = add_artifact(connection, caller.project_id, ARTIFACT_KIND, stored)
     row, new = networks.submit(
         connection,
         project_id=caller.project_id,
@@ -102,14 +96,14 @@ def _submit(connection: Connection, caller: Principal, stored: Stored, name: str
         content_sha256=stored.sha256,
         shapes=shapes,
         size_bytes=stored.size_bytes,
-        artifact_id=artifact.id,
+        artifact_id=artifact_id,
     )
     if new:
-        artifacts.set_owner(connection, artifact.id, row.id)
+        artifacts.set_owner(connection, artifact_id, row.id)
         work.enqueue_import(connection, caller.project_id, row.id)
         journal.note(connection, caller, "create", row.id)
     else:
-        artifacts.remove(connection, artifact.id)
+        artifacts.remove(connection, artifact_id)
     return reply(202 if new else 200, _shown(connection, [row])[0])
 
 

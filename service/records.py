@@ -9,11 +9,12 @@ from sqlalchemy import Connection
 
 from crosstune.db.engine import reading, retrying
 from crosstune.db.ids import Prefix
-from crosstune.db.repositories import artifacts, cost_models, listing
+from crosstune.db.repositories import cost_models, listing
 from crosstune.db.repositories import records as repository
 from crosstune.db.repositories.listing import RecordRow
 from crosstune.db.repositories.records import Origin
 from crosstune.service import idempotency, journal, lookups, work
+from crosstune.service.artifact_rows import add_artifact
 from crosstune.service.errors import UploadEmpty
 from crosstune.service.principal import Principal
 from crosstune.service.replies import Reply, reply
@@ -77,15 +78,8 @@ def load(services: Services, caller: Principal, key: str | None, incoming: Incom
 
 
 def _submit(connection: Connection, caller: Principal, stored: Stored) -> Reply:
-    artifact = artifacts.add(
-        connection,
-        project_id=caller.project_id,
-        sha256=stored.sha256,
-        kind=ARTIFACT_KIND,
-        size_bytes=stored.size_bytes,
-        uri=stored.uri,
-    )
-    step_id = work.enqueue_load(connection, caller.project_id, artifact.id)
+    artifact_id = add_artifact(connection, caller.project_id, ARTIFACT_KIND, stored)
+    step_id = work.enqueue_load(connection, caller.project_id, artifact_id)
     journal.note(connection, caller, "import", step_id)
     return reply(202, LoadOut(step=step_id, sha256=stored.sha256))
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crosstune.cost_model.pruning.names import PruningMethod
 from crosstune.service.cli.connection import Connection
 from crosstune.service.cli.options import JsonOption, ShapesOption, parse_shapes
 from crosstune.service.cli.output import note, print_json, print_json_line, print_table
@@ -20,17 +20,6 @@ from crosstune.service.cli.output import note, print_json, print_json_line, prin
 if TYPE_CHECKING:
     from crosstune.cost_model.dataset.folder import DatasetFolder, FileReport
     from crosstune.cost_model.dataset.importing import Origin
-
-
-class PruningMethod(StrEnum):
-    """cost_model.pruning.methods.METHODS, without importing numpy for `--help`."""
-
-    RANDOM = "random"
-    TASK_DIVERSE = "task-diverse"
-    LABEL_STRATIFIED = "label-stratified"
-    STRATIFIED_DISTINCT = "stratified-distinct"
-    NEAR_DUPLICATES = "near-duplicates"
-    REPRESENTATIVE_DIVERSE_UNCERTAIN = "representative-diverse-uncertain"
 
 
 group = typer.Typer(no_args_is_help=True, help="Measured programs as training data; needs no running service.")

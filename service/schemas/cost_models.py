@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from crosstune.cost_model.pruning.names import PruningMethod
 from crosstune.service.schemas.common import LARGEST_SEED, In, Labels, Out, Reference, Sha256, Time
 
 Operator = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,40}$")]
@@ -21,17 +22,6 @@ Decision = tuple[int, int | list[int]]
 class CostModelKind(StrEnum):
     ATTENTION = "attention"
     XGBOOST = "xgboost"
-
-
-class PruningMethod(StrEnum):
-    """cost_model.pruning.methods.METHODS, without importing numpy."""
-
-    RANDOM = "random"
-    TASK_DIVERSE = "task-diverse"
-    LABEL_STRATIFIED = "label-stratified"
-    STRATIFIED_DISTINCT = "stratified-distinct"
-    NEAR_DUPLICATES = "near-duplicates"
-    REPRESENTATIVE_DIVERSE_UNCERTAIN = "representative-diverse-uncertain"
 
 
 class Pruning(In):

@@ -23,6 +23,7 @@ from crosstune.db.repositories import (
 from crosstune.db.repositories.builds import BuildRow
 from crosstune.db.repositories.jobs import JobState
 from crosstune.db.repositories.steps import Claim
+from crosstune.service.artifact_rows import add_artifact
 from crosstune.service.heart import Held
 from crosstune.service.pins import Pin, default_pin, label_of, stored
 from crosstune.service.steps.context import Stopped, WorkerContext
@@ -125,15 +126,7 @@ def _store(connection: Connection, claim: Claim, build: BuildRow, made: Made, ar
     builds.pin(connection, build.id, made.pins)
     artifact_id = None
     if artifact is not None:
-        artifact_id = artifacts.add(
-            connection,
-            project_id=build.project_id,
-            sha256=artifact.sha256,
-            kind=ARTIFACT_KIND,
-            size_bytes=artifact.size_bytes,
-            uri=artifact.uri,
-            owner=build.id,
-        ).id
+        artifact_id = add_artifact(connection, build.project_id, ARTIFACT_KIND, artifact, build.id)
     builds.finish(
         connection,
         build.id,

@@ -25,10 +25,11 @@ from crosstune.cost_model.formats.record import Item, Record, WorkloadRow
 from crosstune.cost_model.pretrained import dataset_folder
 from crosstune.cost_model.retraining import PROGRESS, REQUEST, RESULT
 from crosstune.db.engine import reading, retrying
-from crosstune.db.repositories import artifacts, cost_models, devices, projects, steps, targets
+from crosstune.db.repositories import cost_models, devices, projects, steps, targets
 from crosstune.db.repositories.listing import RecordFilter
 from crosstune.db.repositories.steps import Claim
 from crosstune.service import judging, model_files, training_records
+from crosstune.service.artifact_rows import add_artifact
 from crosstune.service.heart import Held, Stop
 from crosstune.service.model_files import SHIPPED
 from crosstune.service.steps.context import Stopped, WorkerContext
@@ -271,8 +272,9 @@ def _store(
 ) -> None:
     steps.finish(connection, claim)
     model_id = claim.input["model_id"]
-    files = _artifact(connection, claim, model, model_files.ARTIFACT_KIND)
-    training_set = _artifact(connection, claim, learnt, model_files.TRAINING_SET)
+    project_id = claim.project_id
+    files = add_artifact(connection, project_id, model_files.ARTIFACT_KIND, model, model_id)
+    training_set = add_artifact(connection, project_id, model_files.TRAINING_SET, learnt, model_id)
     judged = result["judged"]
     judged["scores"][model_id] = judged["scores"].pop(retraining.MODEL)
     cost_models.finish(
@@ -289,15 +291,3 @@ def _store(
     )
     if context.settings.auto_promote and judging.passes(connection, model_id):
         cost_models.promote(connection, model_id)
-
-
-def _artifact(connection: Connection, claim: Claim, stored: Stored, kind: str) -> str:
-    return artifacts.add(
-        connection,
-        project_id=claim.project_id,
-        sha256=stored.sha256,
-        kind=kind,
-        size_bytes=stored.size_bytes,
-        uri=stored.uri,
-        owner=claim.input["model_id"],
-    ).id

@@ -12,23 +12,24 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from random import Random
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 from tvm.s_tir.meta_schedule import TuneContext
 from tvm.target import Target
 
 from crosstune.cost_model.errors import CostModelError
 from crosstune.cost_model.features import FEATURE_LAYOUT, layout_of, pack, unpack
-from crosstune.cost_model.ranker import Context, Elsewhere, Example, Ranker
+from crosstune.cost_model.ranker import Context, Example, Ranker
 from crosstune.cost_model.rankers import make_ranker
-from crosstune.tuner.contracts import Offered, TargetSpec, TraceJson, sha256_json
+from crosstune.tuner.contracts import Offered, TraceJson, sha256_json
 from crosstune.tuner.drafting import Drafter, has_verdict, is_seed, unwanted_hashes
 from crosstune.tuner.drafts import Draft, Space
+from crosstune.tuner.evidence import elsewhere_of, fields_of
 from crosstune.tuner.search import Proposal, Proposals, SearchRequest
 from crosstune.tuner.tvm_adapter.default_schedule import default_trace
 from crosstune.tuner.tvm_adapter.lowered import Lowered, Lowerer
@@ -140,9 +141,7 @@ class _Round:
         self.unwanted = unwanted_hashes(request.known)
         self.verdicts = [known for known in request.known if has_verdict(known)]
         self.target = fields_of(request.target, request.attributes)
-        self.elsewhere = [
-            Elsewhere(fields_of(one.target, one.attributes), one.traces, one.latencies_s) for one in request.elsewhere
-        ]
+        self.elsewhere = [elsewhere_of(one) for one in request.elsewhere]
         self.offered: dict[str, Offered] = {}
         self.notes = [request.default_only] if request.default_only else []
         self.dry = False
@@ -384,8 +383,3 @@ def differing_decisions(one: TraceJson, other: TraceJson) -> float:
 def usable(features: bytes | None) -> TypeGuard[bytes]:
     """Features of this version's layout."""
     return features is not None and layout_of(features) == FEATURE_LAYOUT
-
-
-def fields_of(target: TargetSpec, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """A target as the cost model sees it."""
-    return {**target.to_json(), "attributes": attributes}
