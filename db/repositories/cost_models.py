@@ -120,14 +120,22 @@ def ask_to_cancel(connection: Connection, model_id: str) -> None:
 
 
 def promote(connection: Connection, model_id: str) -> CostModelRow:
-    """Make it the champion of its name and retire the one before, to which `roll_back` returns."""
+    """Make it the champion of its name and retire the one before, to which `roll_back` returns.
+
+    A version that was champion before is taken out of the line first, or rolling back would go round in circles.
+    """
     model = get(connection, model_id)
     before = champion(connection, model.name)
-    if before is not None and before.id != model_id:
+    if before is not None and before.id == model_id:
+        return model
+    line = connection.execute(_rows().where(CostModel.name == model.name, CostModel.status.in_(USABLE))).all()
+    for other in map(_model, line):
+        if other.card.get("replaced") == model_id:
+            _set(connection, other.id, card={**other.card, "replaced": model.card.get("replaced")})
+    if before is not None:
         _set(connection, before.id, status=CostModelStatus.RETIRED)
     replaced = None if before is None else before.id
-    if replaced != model_id:
-        _set(connection, model_id, status=CostModelStatus.CHAMPION, card={**model.card, "replaced": replaced})
+    _set(connection, model_id, status=CostModelStatus.CHAMPION, card={**model.card, "replaced": replaced})
     return get(connection, model_id)
 
 

@@ -129,4 +129,7 @@ def test_there_is_never_more_than_one_champion(engine: Engine, make: Any, moves:
             assert states.count(CostModelStatus.CHAMPION) <= 1
             if move is not None:
                 assert states[move] == CostModelStatus.CHAMPION
+        for _ in versions:
+            cost_models.roll_back(connection, NAME)
+        assert cost_models.champion(connection, NAME) is None, "the shipped version is in use at last"
         everything.rollback()
