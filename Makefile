@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NETWORK ?=
 MINUTES ?=
 
-.PHONY: setup training demo test lint networks holdout pretrained bests benchmarks clean
+.PHONY: setup training demo cluster test lint networks holdout pretrained bests benchmarks clean
 
 setup: $(VENV)/.complete
 
@@ -24,6 +24,10 @@ $(VENV)/.training: $(VENV)/.complete
 
 demo: setup
 	$(BIN)/python -m benchmarks.demo $(if $(NETWORK),--network '$(NETWORK)') $(if $(MINUTES),--minutes $(MINUTES))
+
+# A service of several processes on this machine, as docker-compose.yml starts them: API, workers, Redis, PostgreSQL.
+cluster: setup
+	$(BIN)/python -m benchmarks.cluster
 
 test: setup lint
 	$(BIN)/python -m pytest

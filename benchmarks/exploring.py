@@ -1,48 +1,38 @@
-"""Does exploring a new device by what is least sure teach more than exploring blindly? `python -m benchmarks.exploring`
+"""Does exploring a new device by what tells most teach more than exploring blindly? Part of `benchmarks.lifecycle`
 
 Each target that was collected is new once: it and its silicon are left out of what is known. Then its best latencies
 are told one workload after the other, in the order that an explore step would ask for them, and in random orders. How
-far off the expected latencies of a third of its workloads are, which are never told, is looked at after each. Nothing
-is measured here, so it needs no quiet machine.
+far off the expected latencies of a third of its workloads are, which are never told, is looked at after every other
+one. Nothing is measured here, so it needs no quiet machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, median
 from typing import Any
 
-from benchmarks import report
 from benchmarks.answers import COLLECTED
 from benchmarks.report import Claim
 from crosstune.cost_model.bests import collected
 from crosstune.cost_model.expectation import Best, Expectations
 
-SEEDS, TOLD, TESTED_SHARE = 5, 24, 3
+SEEDS, TOLD, EVERY, TESTED_SHARE = 5, 24, 2, 3
 LEAST_WORKLOADS = 30
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one target, one seed; not written as a result")
-    options = parser.parse_args()
+def explored(quick: bool) -> dict[str, Any]:
+    """Errors by target; `quick`: of one target and seed."""
     bests = [each for held_out in (False, True) for each in collected(sorted(COLLECTED.iterdir()), held_out=held_out)]
-    targets = sorted({one.place.identity for one in bests})
     rows = []
-    for target in targets:
+    for target in sorted({one.place.identity for one in bests}):
         own = [one for one in bests if one.place.identity == target]
-        if len(own) >= LEAST_WORKLOADS:
+        if len(own) >= LEAST_WORKLOADS and not (quick and rows):
             others = [one for one in bests if one.place.silicon != own[0].place.silicon]
-            rows.append(row(own, others, 1 if options.quick else SEEDS))
-        if options.quick and rows:
-            break
-    path = report.write(
-        "exploring", "python -m benchmarks.exploring", [claim(rows)], {"targets": rows, "told": TOLD}, 1, options.quick
-    )
-    print(path)
+            rows.append(row(own, others, 1 if quick else SEEDS))
+    return {"targets": rows, "told": TOLD}
 
 
 def row(own: Sequence[Best], others: Sequence[Best], seeds: int) -> dict[str, Any]:
@@ -60,18 +50,17 @@ def row(own: Sequence[Best], others: Sequence[Best], seeds: int) -> dict[str, An
 
 
 def errors(others: Sequence[Best], tested: Sequence[Best], tellable: Sequence[Best], informative: bool) -> list[float]:
-    """Mean error (logarithm) over the tested workloads, before anything is told and after each."""
+    """Mean error (logarithm) over the tested workloads, before anything is told and after EVERY ones."""
     told: list[Best] = []
     left = list(tellable)
     found = []
-    while True:
+    for number in range(min(TOLD, len(tellable)) + 1):
         expectations = Expectations((*others, *told))
-        found.append(error(expectations, tested))
-        if len(told) == TOLD or not left:
-            return found
-        chosen = widest(expectations, left) if informative else left[0]
-        told.append(chosen)
-        left.remove(chosen)
+        if number % EVERY == 0:
+            found.append(error(expectations, tested))
+        if left:
+            told.append(left.pop(most_telling(expectations, left) if informative else 0))
+    return found
 
 
 def error(expectations: Expectations, tested: Sequence[Best]) -> float:
@@ -83,28 +72,25 @@ def error(expectations: Expectations, tested: Sequence[Best]) -> float:
     )
 
 
-def widest(expectations: Expectations, left: Sequence[Best]) -> Best:
+def most_telling(expectations: Expectations, left: Sequence[Best]) -> int:
     """The same choice as in service/steps/exploring.py."""
-    answers = expectations.of([one.computation for one in left], left[0].place)
-    widths = [0.0 if one is None else math.log(one.high_s / one.low_s) for one in answers]
-    return left[widths.index(max(widths))]
+    chosen = expectations.most_telling([one.computation for one in left], left[0].place)
+    assert chosen is not None, "others of its kind are known"
+    return chosen
 
 
-def claim(rows: Sequence[dict[str, Any]]) -> Claim:
+def claim(found: Mapping[str, Any]) -> Claim:
     """Workloads until the mean error is as small as random choice makes it with all TOLD, over TOLD; where it never is,
     1. The median over targets."""
-    ratios = []
-    for one in rows:
-        blind, chosen = (averaged(one["errors"][order]) for order in ("random", "informative"))
-        reached = [number for number, value in enumerate(chosen) if value <= blind[-1]]
-        ratios.append(min(reached, default=len(blind) - 1) / (len(blind) - 1))
-    spread = (min(ratios), max(ratios)) if ratios else None
-    return Claim("exploration_record_ratio", median(ratios) if ratios else None, "", 0.33, "lower", spread, len(ratios))
+    ratios = [ratio(one["errors"]) for one in found["targets"]]
+    return Claim("exploration_record_ratio", median(ratios), "", 0.33, "lower", (min(ratios), max(ratios)), len(ratios))
+
+
+def ratio(errors: dict[str, list[list[float]]]) -> float:
+    blind, chosen = (averaged(errors[order]) for order in ("random", "informative"))
+    last = len(blind) - 1
+    return min((number for number, value in enumerate(chosen) if value <= blind[-1]), default=last) / last
 
 
 def averaged(curves: Sequence[Sequence[float]]) -> list[float]:
     return [mean(values) for values in zip(*curves, strict=True)]
-
-
-if __name__ == "__main__":
-    main()

@@ -2,10 +2,10 @@
 
 The logarithm of a best latency over the roofline (Williams et al., 2009) is taken as a Gaussian process over workload
 and hardware (Rasmussen & Williams, "Gaussian Processes for Machine Learning", 2006, chapter 2), told from the nearest
-known ones (kriging): like workloads are alike on all hardware, like hardware is alike for all workloads, and what is
-left of one workload goes with it to other targets. So a latency that is known elsewhere moves by what both targets
-showed on the workloads that they share, similar ones counting more, and an unknown workload is told from its
-neighbours, by one and the same rule.
+known ones (kriging): like workloads are alike on all hardware, a target has something of its own for all workloads and
+for like ones, and what is left of one workload goes with it to other targets. So a latency that is known elsewhere
+moves by what both targets showed on the workloads that they share, similar ones counting more, and an unknown workload
+is told from its neighbours, by one and the same rule.
 
 Intervals are conformal: known latencies are foretold as if what goes with them were not known, and the quantiles of
 these errors over their deviations hold for new ones (Papadopoulos et al., "Normalized nonconformity measures for
@@ -51,9 +51,19 @@ CALL_S = 3e-8
 
 # Shares of the variance, and over which distances it goes with workloads and hardware (in doublings of a size, in units
 # of hardware tokens). Chosen by the error of left-out latencies in the shipped table; intervals do not rest on them.
-COMMON, HARDWARE, LIKE_WORKLOADS, LIKE_BOTH, SAME_WORKLOAD, SAME_WORKLOAD_LIKE_HARDWARE = 1.0, 0.1, 1.0, 0.2, 0.1, 0.05
-TOTAL = COMMON + HARDWARE + LIKE_WORKLOADS + LIKE_BOTH + SAME_WORKLOAD + SAME_WORKLOAD_LIKE_HARDWARE
-NOISE = 0.02
+COMMON, LIKE_WORKLOADS, LIKE_BOTH = 1.0, 1.0, 0.2
+SAME_WORKLOAD, SAME_WORKLOAD_LIKE_HARDWARE = 0.1, 0.05
+SAME_TARGET, LIKE_WORKLOADS_SAME_TARGET = 0.1, 0.2
+TOTAL = (
+    COMMON
+    + LIKE_WORKLOADS
+    + LIKE_BOTH
+    + SAME_WORKLOAD
+    + SAME_WORKLOAD_LIKE_HARDWARE
+    + SAME_TARGET
+    + LIKE_WORKLOADS_SAME_TARGET
+)
+NOISE = 0.05
 SIZE_RANGE, HARDWARE_RANGE = 4.0, 1.6
 
 
@@ -182,6 +192,19 @@ class Expectations:
             answers.append(Expected(latency_s, low_s, high_s, draws))
         return answers
 
+    def most_telling(self, computations: Sequence[Computation], place: Place) -> int | None:
+        """Which of `computations`, if it were known on the target, would make the others surest there: the one that
+        takes most off the sum of their variances (Cohn, "Neural Network Exploration Using Optimal Experiment Design",
+        1996). None where nothing can be told of any."""
+        if not computations or not self._can_tell(place):
+            return None
+        asked = Sites.of([(each, place) for each in computations], self._typical)
+        across = covariance(asked, self._sites)
+        among = self._covariance + NOISE * np.eye(len(self._known))
+        left = covariance(asked, asked) - across @ np.linalg.solve(among, across.T)
+        taken_off = (left**2).sum(axis=0) / (left.diagonal() + NOISE)
+        return int(taken_off.argmax())
+
     def _can_tell(self, place: Place) -> bool:
         """The target's rates are known, and enough is of hardware of its kind (a GPU or none)."""
         return place.told and sum(best.place.hardware[0] == place.hardware[0] for best in self._known) >= LEAST_EXAMPLES
@@ -309,6 +332,8 @@ class Sites:
     """(site, 4) logarithms to base 2: operations, bytes, elements of the output, of the largest argument."""
     hardware: Floats
     """(site, 1 + attribute)"""
+    targets: NDArray[np.str_]
+    """(site,) identities"""
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[Computation, Place]], typical: Floats) -> Sites:
@@ -318,21 +343,24 @@ class Sites:
             tuple(frozenset(each.name.split("_")) for each, _ in pairs),
             np.array([_sizes(each) for each, _ in pairs]),
             np.array([hardware[place.identity] for _, place in pairs]),
+            np.array([place.identity for _, place in pairs]),
         )
 
 
 def covariance(one: Sites, other: Sites) -> Floats:
     """(one, other) how far the slowness of sites goes together."""
     same = one.keys[:, None] == other.keys[None]
+    target = one.targets[:, None] == other.targets[None]
     workload = likeness(one, other)
     hardware = np.exp(-0.5 * _squares(one.hardware, other.hardware) / HARDWARE_RANGE**2)
     found: Floats = (
         COMMON
-        + HARDWARE * hardware
         + LIKE_WORKLOADS * workload
         + LIKE_BOTH * workload * hardware
         + SAME_WORKLOAD * same
         + SAME_WORKLOAD_LIKE_HARDWARE * same * hardware
+        + SAME_TARGET * target
+        + LIKE_WORKLOADS_SAME_TARGET * target * workload
     )
     return found
 

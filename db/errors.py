@@ -56,9 +56,10 @@ class IdempotencyInProgress(StoreError):
 
 
 class SchemaOutdated(StoreError):
-    """The tables are not those of this version of crosstune."""
+    """The tables are not those of this version of crosstune; `newer`: another version made them, which came later."""
 
-    def __init__(self, current: str | None, head: str) -> None:
+    def __init__(self, current: str | None, head: str, newer: bool = False) -> None:
         found = "no crosstune tables" if current is None else f"revision {current}"
-        super().__init__(f"the database has {found}, this version needs revision {head}: run `crosstune db upgrade`")
+        help_ = "a newer crosstune has upgraded it: upgrade this one" if newer else "run `crosstune db upgrade`"
+        super().__init__(f"the database has {found}, this version needs revision {head}: {help_}")
         self.current, self.head = current, head

@@ -64,7 +64,12 @@ def require_head(engine: Engine) -> None:
     """Raise SchemaOutdated, whose text names the command that helps, unless the database has this version's tables."""
     found, needed = current(engine), head()
     if found != needed:
-        raise SchemaOutdated(found, needed)
+        raise SchemaOutdated(found, needed, newer=found is not None and not _known(found))
+
+
+def _known(revision: str) -> bool:
+    """Whether this version has the migration that leads there."""
+    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
 def _config() -> Config:

@@ -12,12 +12,12 @@ from crosstune.service.services import Services
 
 def is_live(services: Services, connection: Connection, target_key: int) -> bool:
     """True when a live worker serves an active device of the target."""
-    return devices.served(connection, target_key, seen_after(services))
+    return devices.serving(connection, target_key, seen_after(services)) > 0
 
 
 def seen_after(services: Services) -> float:
     """Workers heard of since then (UTC seconds) are live."""
-    return time.time() - services.live_s
+    return time.time() - services.settings.worker_live_s
 
 
 def no_device_text(target_id: str) -> str:

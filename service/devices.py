@@ -56,6 +56,17 @@ def workers_page(services: Services, limit: int, cursor: str | None) -> Page[Wor
     )
 
 
+def set_draining(services: Services, caller: Principal, worker_id: str, draining: bool) -> WorkerOut:
+    """Ask a worker to take nothing new, or to take work again; it hears of it with its next heartbeat."""
+
+    def change(connection: Connection) -> WorkerOut:
+        row = workers.drain(connection, lookups.worker(connection, worker_id).id, draining)
+        journal.note(connection, caller, "worker-drain" if draining else "worker-resume", row.id)
+        return _worker(row, availability.seen_after(services))
+
+    return retrying(services.engine, change)
+
+
 def _shown(services: Services, connection: Connection, rows: Sequence[DeviceRow]) -> list[DeviceOut]:
     live_hosts = {worker.host for worker in workers.seen_since(connection, availability.seen_after(services))}
     now = time.time()

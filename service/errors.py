@@ -177,6 +177,15 @@ class ShapeRefused(ServiceError):
         )
 
 
+class WebhookRefused(ServiceError):
+    def __init__(self, host: str, reason: str) -> None:
+        super().__init__(
+            f"the webhook's host {host!r} {reason}; addresses of this network are called, and hosts that "
+            "CROSSTUNE_WEBHOOK_HOSTS lists",
+            host=host,
+        )
+
+
 class UploadEmpty(ServiceError):
     def __init__(self) -> None:
         super().__init__("the request has no body; send the bytes of an ONNX file")

@@ -33,6 +33,15 @@ def expected(
     return {row.key: each for row, each in zip(wanted, found, strict=True) if each is not None}
 
 
+def most_telling(
+    connection: Connection, project_key: int, target: TargetRow, among: Sequence[WorkloadRow]
+) -> int | None:
+    """Key of the workload that would make what is expected of the others surest; None where nothing can be said."""
+    known = _expectations(_known(connection, project_key, target, among))
+    chosen = known.most_telling([_computation(workload) for workload in among], _place(connection, target))
+    return None if chosen is None else among[chosen].key
+
+
 @lru_cache(maxsize=2)
 def _expectations(known: tuple[Best, ...]) -> Expectations:
     """The last ones are kept: what is known changes less often than somebody asks."""

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from crosstune import __version__
 from crosstune.db.engine import reading
 from crosstune.db.repositories import steps, workers
-from crosstune.service import availability
+from crosstune.service import availability, room
 from crosstune.service.schemas.health import Liveness, Readiness
 from crosstune.service.services import Services
 
@@ -27,14 +27,21 @@ def readiness(services: Services) -> Readiness:
         found = migrate.current(services.engine)
         if found != expected:
             return _unready(f"has schema {found or 'none'}: run `crosstune db upgrade`", found, expected)
+        room.check_writable(services.engine)
         with reading(services.engine) as connection:
             live = len(workers.seen_since(connection, availability.seen_after(services)))
             queued = steps.counts(connection).get(steps.StepState.QUEUED, 0)
+    except room.ReadOnly:
+        return _unready("takes no writes", expected, expected)
     except SQLAlchemyError as error:
         return _unready(f"does not answer ({type(error).__name__})", None, expected)
+    lacking = room.lacking(services.settings)
+    if lacking is not None:
+        return _unready("ok", found, expected, lacking)
     return Readiness(
         ready=True,
         database="ok",
+        storage="ok",
         schema_version=found,
         expected_schema_version=expected,
         live_workers=live,
@@ -43,10 +50,11 @@ def readiness(services: Services) -> Readiness:
     )
 
 
-def _unready(database: str, found: str | None, expected: str) -> Readiness:
+def _unready(database: str, found: str | None, expected: str, storage: str = "ok") -> Readiness:
     return Readiness(
         ready=False,
         database=database,
+        storage=storage,
         schema_version=found,
         expected_schema_version=expected,
         live_workers=0,

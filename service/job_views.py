@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection
 
-from crosstune.db.repositories import labels, networks, tasks
+from crosstune.db.repositories import devices, labels, networks, tasks
 from crosstune.db.repositories.jobs import JobRow
 from crosstune.db.repositories.networks import NetworkState
 from crosstune.db.repositories.tasks import TaskRow
@@ -19,6 +19,7 @@ from crosstune.service.services import Services
 
 WAITING = frozenset({JobState.QUEUED, JobState.WAITING_FOR_DEVICE})
 SEARCHING = WAITING | {JobState.RUNNING}
+WORKING = SEARCHING | {JobState.BUILDING}
 
 
 def outlines(services: Services, connection: Connection, rows: Sequence[JobRow]) -> list[JobOut]:
@@ -27,8 +28,7 @@ def outlines(services: Services, connection: Connection, rows: Sequence[JobRow])
     marks = labels.of_many(connection, rows[0].project_id, ids) if rows else {}
     rounds = tasks.rounds_of(connection, ids)
     return [
-        _outline(row, marks.get(row.id, {}), rounds.get(row.id, 0), _waiting_for(services, connection, row))
-        for row in rows
+        _outline(row, marks.get(row.id, {}), rounds.get(row.id, 0), _waiting(services, connection, row)) for row in rows
     ]
 
 
@@ -44,17 +44,24 @@ def _outlook(services: Services, connection: Connection, row: JobRow, found: Seq
     return None if expected is None else JobOutlook(**asdict(expected))
 
 
-def _waiting_for(services: Services, connection: Connection, row: JobRow) -> str | None:
-    if JobState(row.state) not in WAITING:
-        return None
-    if networks.get(connection, row.network_id).state == NetworkState.IMPORTING:
-        return f"network {row.network_id} is being imported"
+Waiting = tuple[str | None, float | None]
+"""What for, and since when (UTC seconds)."""
+
+
+def _waiting(services: Services, connection: Connection, row: JobRow) -> Waiting:
+    """A job that runs waits too, once nobody is left who could go on with it."""
+    state = JobState(row.state)
+    if state not in WORKING:
+        return None, None
+    if state in WAITING and networks.get(connection, row.network_id).state == NetworkState.IMPORTING:
+        return f"network {row.network_id} is being imported", None
     if not availability.is_live(services, connection, row.target_key):
-        return row.message or availability.no_device_text(row.target_id)
-    return row.message or None
+        since = max(devices.last_served(connection, row.target_key) or 0.0, row.created_at)
+        return (state in WAITING and row.message) or availability.no_device_text(row.target_id), since
+    return (row.message or None) if state in WAITING else None, None
 
 
-def _outline(row: JobRow, marks: dict[str, str], rounds: int, waiting_for: str | None) -> JobOut:
+def _outline(row: JobRow, marks: dict[str, str], rounds: int, waiting: Waiting) -> JobOut:
     state = JobState(row.state)
     failed = state is JobState.FAILED
     return JobOut(
@@ -76,7 +83,8 @@ def _outline(row: JobRow, marks: dict[str, str], rounds: int, waiting_for: str |
         build=row.build_id,
         stop_reason=row.stop_reason,
         failure=Failure(code=row.stop_reason or "failed", detail=row.message) if failed else None,
-        waiting_for=waiting_for,
+        waiting_for=waiting[0],
+        waiting_since=utc_or_none(waiting[1]),
         created_at=utc(row.created_at),
         started_at=utc_or_none(row.started_at),
         finished_at=utc_or_none(row.ended_at),

@@ -12,7 +12,7 @@ from crosstune.db.ids import Prefix
 from crosstune.db.repositories import devices, events, jobs, labels, networks, steps, tasks
 from crosstune.db.repositories.jobs import JobRow
 from crosstune.db.repositories.networks import NetworkState
-from crosstune.service import availability, idempotency, job_views, journal, lookups, work
+from crosstune.service import availability, idempotency, job_views, journal, lookups, webhooks, work
 from crosstune.service.errors import BudgetRefused, JobIsOver, JobNotOver
 from crosstune.service.principal import Principal
 from crosstune.service.replies import Reply, reply
@@ -45,6 +45,8 @@ class EventPart:
 
 def create(services: Services, caller: Principal, key: str | None, body: JobIn) -> Reply:
     """Job, tasks, first step, first event and the remembered answer: all in one transaction, or nothing."""
+    if body.webhook is not None:
+        webhooks.check_address(body.webhook, services.settings)
 
     def submit(connection: Connection) -> Reply:
         network = lookups.usable_network(connection, caller, body.network)
@@ -59,6 +61,7 @@ def create(services: Services, caller: Principal, key: str | None, body: JobIn) 
             seed=body.seed,
             priority=body.priority,
             whole_budget=body.whole_budget,
+            webhook=body.webhook,
         )
         labels.replace(connection, caller.project_id, job.id, body.labels)
         journal.note(connection, caller, "create", job.id)

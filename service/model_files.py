@@ -37,7 +37,7 @@ def pack(folder: Path) -> Path:
 
 def unpacked(connection: Connection, store: Store, model: CostModelRow) -> Path:
     """The folder of a version's files. Raises ArtifactRefused, or OSError, when they are gone or damaged."""
-    folder = store.data_dir / "models" / model.id
+    folder = store.folder / "models" / model.id
     if not folder.exists():
         assert model.artifact_id is not None, "a version that can be used has files"
         source = store.path(artifacts.get(connection, model.artifact_id).uri)
@@ -45,11 +45,19 @@ def unpacked(connection: Connection, store: Store, model: CostModelRow) -> Path:
         scratch = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
             made = archive.unpack(source, scratch)
-            if not folder.exists():
-                made.rename(folder)
+            _rename_first(made, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def _rename_first(made: Path, folder: Path) -> None:
+    """Unless another process, here or on another machine, was faster."""
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
 
 
 def champion(connection: Connection, store: Store) -> Champion:

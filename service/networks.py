@@ -75,7 +75,7 @@ def create(
     try:
         if incoming.size_bytes == 0:
             raise UploadEmpty
-        with services.store.lock:
+        with services.store.locked():
             stored = services.store.keep(caller.project, ARTIFACT_KIND, incoming)
             try:
                 return idempotency.once(
@@ -148,7 +148,7 @@ def delete(services: Services, caller: Principal, reference: str) -> None:
         uri = artifacts.get(connection, artifact_id).uri
         return uri if artifacts.remove(connection, artifact_id) else None
 
-    with services.store.lock:
+    with services.store.locked():
         uri = retrying(services.engine, work_in)
         if uri is not None:
             services.store.delete(uri)

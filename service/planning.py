@@ -1,16 +1,19 @@
-"""What a job does next: another round of the most promising task, the build of its network, or nothing more.
+"""What a job does next: rounds of the most promising tasks, the build of its network, or nothing more.
 
-Called inside the transaction that ends a step, so that a job always has exactly one way on.
+Called inside the transaction that ends a step, so that a job always has a way on. It has as many rounds at once, of
+different tasks, as its target has devices that no other job waits for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Connection
 
-from crosstune.db.repositories import builds, jobs, projects, schedules, steps, targets, tasks
+from crosstune.db.repositories import builds, devices, jobs, projects, schedules, steps, targets, tasks
 from crosstune.db.repositories.jobs import JobRow, JobState
 from crosstune.db.repositories.steps import StepKind
 from crosstune.db.repositories.tasks import TaskRow
@@ -38,21 +41,56 @@ FRUITLESS_ROUNDS = 2
 PEAK_FACT = "peak_flops_per_s"
 
 
-def plan_next(connection: Connection, job_id: str, round_trials: int) -> None:
-    """Add the job's next step, or end its search; the job's row is locked from here to the commit."""
+def plan_next(connection: Connection, job_id: str, round_trials: int, seen_after: float | None = None) -> None:
+    """Add the job's next rounds, or end its search; the job's row is locked from here to the commit.
+
+    `seen_after`: workers heard of since (UTC seconds) count as live; None: there is one device.
+    """
     job = jobs.lock(connection, job_id)
     if job.ended or jobs.settle_cancelled(connection, job_id) or job.cancel_requested:
         return
-    rows = tasks.of_job(connection, job_id)
-    reason = _budget_used(job)
-    if reason is None:
-        states, plan = task_states(connection, job, rows), forecast_plan(connection, job, round_trials)
-        chosen = next_task(states, plan)
-        if chosen is not None and not _converged(states, plan):
-            _enqueue_round(connection, job, rows[chosen], round_size(job, rows, round_trials))
-            return
-        reason = jobs.CONVERGED
-    _start_build(connection, job, rows, reason)
+    rows, live = tasks.of_job(connection, job_id), steps.live_rounds(connection, job_id)
+    room = _room(connection, job, len(live), seen_after)
+    reason = _add_rounds(connection, job, rows, live, room, round_trials)
+    if reason is not None and not live:
+        _start_build(connection, job, rows, reason)
+
+
+def _room(connection: Connection, job: JobRow, live: int, seen_after: float | None) -> int:
+    """How many rounds the job may have besides its `live` ones: one in all, or one for each device of its target that
+    other work leaves."""
+    if seen_after is None:
+        return 1 - live
+    others = steps.count_live(connection, work.target_queue(job.target_id)) - live
+    return max(1, devices.serving(connection, job.target_key, seen_after) - others) - live
+
+
+def _add_rounds(
+    connection: Connection,
+    job: JobRow,
+    rows: Sequence[TaskRow],
+    live: list[dict[str, Any]],
+    room: int,
+    round_trials: int,
+) -> str | None:
+    """Add to `live`, the inputs of rounds that wait or run, at most `room` of other tasks. Returns why the search is
+    over, None when it goes on."""
+    states = task_states(connection, job, rows)
+    for _ in range(room):
+        under_way = replace(job, trials=job.trials + sum(one.get("trials", 0) for one in live))
+        reason = _budget_used(under_way)
+        if reason is not None:
+            return reason
+        plan = forecast_plan(connection, under_way, round_trials)
+        if next_task(states, plan) is None or _converged(states, plan):
+            return jobs.CONVERGED
+        busy = {one.get("task_key") for one in live}
+        free = [replace(one, exhausted=one.exhausted or row.key in busy) for one, row in zip(states, rows, strict=True)]
+        chosen = next_task(free, plan)
+        if chosen is None:
+            return None
+        live.append(_enqueue_round(connection, job, rows[chosen], round_size(under_way, rows, round_trials, busy)))
+    return None
 
 
 def job_outlook(connection: Connection, job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> Outlook | None:
@@ -103,10 +141,11 @@ def _converged(states: Sequence[TaskState], plan: Plan) -> bool:
     return gain is not None and gain < plan.least_gain
 
 
-def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> int:
+def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int, busy: Container[int | None] = ()) -> int:
     """Trials of the next round: what lets each task have several rounds, within the setting and what is left.
 
-    While some task has had no round yet, something is kept for each such task, at least its default schedule.
+    While some task has had no round yet, something is kept for each such task, at least its default schedule; those
+    whose keys are `busy` have theirs.
     """
     by_trials = math.inf if job.budget_trials is None else job.budget_trials
     by_time = math.inf if job.budget_s is None else job.budget_s * TRIALS_PER_S
@@ -114,7 +153,7 @@ def round_size(job: JobRow, rows: Sequence[TaskRow], round_trials: int) -> int:
     size = round_trials if math.isinf(fair) else max(SMALLEST_ROUND, math.ceil(fair))
     left_by_trials = math.inf if job.budget_trials is None else job.budget_trials - job.trials
     left_by_time = math.inf if job.budget_s is None else (job.budget_s - job.searched_s) * TRIALS_PER_S
-    waiting = sum(row.rounds == 0 for row in rows)
+    waiting = sum(row.rounds == 0 and row.key not in busy for row in rows)
     share = min(left_by_trials, left_by_time) / waiting if waiting else left_by_trials
     return int(max(1, min(size, round_trials, share)))
 
@@ -133,7 +172,9 @@ def _budget_used(job: JobRow) -> str | None:
     return None
 
 
-def _enqueue_round(connection: Connection, job: JobRow, task: TaskRow, trials: int) -> None:
+def _enqueue_round(connection: Connection, job: JobRow, task: TaskRow, trials: int) -> dict[str, Any]:
+    """The round's input."""
+    given = {"job_id": job.id, "task_key": task.key, "trials": trials, "seed": job.seed + task.rounds}
     steps.enqueue(
         connection,
         kind=StepKind.ROUND,
@@ -143,8 +184,9 @@ def _enqueue_round(connection: Connection, job: JobRow, task: TaskRow, trials: i
         target_key=job.target_key,
         workload_key=task.workload_key,
         priority=job.priority,
-        input={"job_id": job.id, "task_key": task.key, "trials": trials, "seed": job.seed + task.rounds},
+        input=given,
     )
+    return given
 
 
 def _start_build(connection: Connection, job: JobRow, rows: Sequence[TaskRow], reason: str) -> None:

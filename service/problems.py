@@ -77,6 +77,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     errors.NetworkBytesDeleted: ProblemKind(409, "network-deleted", "Network bytes were deleted"),
     errors.NetworkInUse: ProblemKind(409, "network-in-use", "Network is in use"),
     errors.ShapeRefused: ProblemKind(422, "shape-refused", "Shape cannot be used"),
+    errors.WebhookRefused: ProblemKind(422, "webhook-refused", "Webhook cannot be called"),
     errors.UploadEmpty: ProblemKind(422, "upload-empty", "Nothing was uploaded"),
     errors.JobIsOver: ProblemKind(409, "job-is-over", "Job has ended"),
     errors.JobNotOver: ProblemKind(409, "job-not-over", "Job has not ended"),

@@ -67,7 +67,7 @@ def load(services: Services, caller: Principal, key: str | None, incoming: Incom
     try:
         if incoming.size_bytes == 0:
             raise UploadEmpty
-        with services.store.lock:
+        with services.store.locked():
             stored = services.store.keep(caller.project, ARTIFACT_KIND, incoming)
             request = ["import_records", stored.sha256]
             return idempotency.once(

@@ -15,9 +15,6 @@ from crosstune.service.principal import Principal, Scope
 from crosstune.service.settings import Settings
 from crosstune.service.store import Store
 
-WORKER_LIVE_LEASES = 2.0
-"""A worker counts as live for this many leases after its last heartbeat."""
-
 
 class Services:
     def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
@@ -28,7 +25,7 @@ class Services:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.settings.data_dir)
+        return Store(self.settings.store_folder)
 
     @cached_property
     def hardware(self) -> Hardware:
@@ -44,11 +41,6 @@ class Services:
         with reading(self.engine) as connection:
             project = projects.get(connection)
         return Principal(project.id, project.key, project.name, frozenset(Scope))
-
-    @property
-    def live_s(self) -> float:
-        """Seconds after its last heartbeat for which a worker counts as live."""
-        return WORKER_LIVE_LEASES * self.settings.lease_s
 
     def open(self) -> None:
         """Get ready to serve; raises SchemaOutdated, whose text names the command that helps."""

@@ -50,7 +50,7 @@ def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     database.make_data_dir(settings)
     _refuse_second_service(settings)
     database.prepare(settings)
-    listener = _listen(settings.host, settings.port)
+    listener = _listen(settings.host, settings.port, settings.share_port)
     url = _url(settings.host, listener.getsockname()[1])
     from crosstune.service.app import create_app
 
@@ -86,11 +86,13 @@ def _refuse_second_service(settings: Settings) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, shared: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # The protocol is named because asyncio switches Nagle's algorithm off only then; with it each answer takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:  # the kernel deals connections out among those who listen
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind((host.strip("[]"), port))
     except OSError as error:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,6 +25,8 @@ from crosstune.tuner.contracts import CrosstuneError
 
 CONFIG_VARIABLE = "CROSSTUNE_CONFIG"
 PREFIX = "CROSSTUNE_"
+WORKER_LIVE_LEASES = 2.0
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class SettingsRefused(CrosstuneError):
@@ -49,18 +51,28 @@ class Settings(BaseSettings):
         "", description="SQLAlchemy URL; empty: SQLite in the data folder. PostgreSQL: postgresql+psycopg://..."
     )
     redis_url: str | None = Field(
-        None, description="Reserved for waking workers of other processes through Redis; must be empty for now."
+        None, description="Redis that carries wake-ups between workers, redis://...; empty: each looks for itself."
+    )
+    store_dir: Path | None = Field(
+        None, description="Folder of the artifacts, which all processes of a service share; the data folder if empty."
     )
     host: str = Field(
         "127.0.0.1", description="Address to listen on. Only loopback is accepted while there are no keys."
     )
     port: int = Field(8642, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    share_port: bool = Field(False, description="Other processes of the same service listen on the port as well.")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host headers that are answered, without port, separated by commas.",
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Web origins besides the service's own that may call it, separated by commas."
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Key that signs what webhooks get; empty: nothing is signed."
+    )
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Public hosts that webhooks may call, separated by commas."
     )
     max_upload_bytes: int = Field(512 * 2**20, ge=1024, description="Largest network upload, in bytes.")
     max_json_bytes: int = Field(2**20, ge=1024, description="Largest JSON body, in bytes.")
@@ -89,15 +101,16 @@ class Settings(BaseSettings):
     import_timeout_s: float = Field(300.0, gt=0, description="Seconds after which importing a network is given up.")
     deploy_timeout_s: float = Field(900.0, gt=0, description="Seconds after which building a network is given up.")
     builders: int = Field(
-        default_factory=lambda: max(1, min(os.cpu_count() or 1, 16)),
+        default_factory=lambda: min(len(os.sched_getaffinity(0)), 16),
         ge=1,
         le=256,
-        description="Candidates compiled at the same time; the machine's CPUs (at most 16) unless told.",
+        description="Candidates compiled at the same time; the CPUs it may use (at most 16) unless told.",
     )
     events_poll_s: float = Field(0.25, gt=0, description="Seconds between looks for new events to stream.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object each.")
 
-    @field_validator("allowed_hosts", "allowed_origins", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -118,17 +131,28 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _no_redis_yet(cls, url: str | None) -> str | None:
-        if url:
-            raise ValueError("Redis is not supported by this version; leave it empty to use the in-process queue")
-        return None
+    def _is_redis(cls, url: str | None) -> str | None:
+        if url and not url.startswith(REDIS_SCHEMES):
+            raise ValueError(f"{url.partition(':')[0]!r} is no address of Redis; use {', '.join(REDIS_SCHEMES)}...")
+        return url or None
 
     @model_validator(mode="before")
     @classmethod
-    def _database_in_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _in_data_dir(cls, values: dict[str, Any]) -> dict[str, Any]:
         folder = Path(values.get("data_dir") or default_data_dir()).expanduser().absolute()
         url = values.get("database_url") or f"sqlite:///{folder / 'crosstune.db'}"
-        return {**values, "data_dir": folder, "database_url": url}
+        store = Path(values.get("store_dir") or folder).expanduser().absolute()
+        return {**values, "data_dir": folder, "database_url": url, "store_dir": store}
+
+    @property
+    def worker_live_s(self) -> float:
+        """Seconds after its last heartbeat for which a worker counts as live."""
+        return WORKER_LIVE_LEASES * self.lease_s
+
+    @property
+    def store_folder(self) -> Path:
+        """Where the artifacts are."""
+        return self.store_dir if self.store_dir is not None else self.data_dir
 
     @classmethod
     def settings_customise_sources(

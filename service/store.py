@@ -1,17 +1,20 @@
-"""Artifact bytes in the data folder: content-addressed files, one tree per project and kind.
+"""Artifact bytes in a folder: content-addressed files, one tree per project and kind.
 
-`artifacts/<project>/<kind>/<first two digits>/<sha256>` under the data folder; the database stores that relative path
-as the artifact's URI. A file appears whole or not at all: it is written under a temporary name, synced, then renamed.
+`artifacts/<project>/<kind>/<first two digits>/<sha256>` under the folder; the database stores that relative path as
+the artifact's URI. A file appears whole or not at all: it is written under a temporary name, synced, then renamed. All
+processes of a service share the folder, on one machine or through a network file system that locks files.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +30,7 @@ class Stored:
     sha256: str
     size_bytes: int
     uri: str
-    """Path relative to the data folder."""
+    """Path relative to the store's folder."""
     created: bool
     """False when the same bytes were there before."""
 
@@ -42,17 +45,24 @@ class Incoming:
 
 
 class Store:
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-        self.lock = threading.Lock()
-        """Held by whoever decides from the database that a file is no longer used, or begins to use one."""
-        self._incoming = data_dir / "artifacts" / "incoming"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._threads = threading.Lock()
+        self._incoming = folder / "artifacts" / "incoming"
         self._incoming.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """For whoever decides from the database that a file is no longer used, or begins to use one: one at a time,
+        among all processes that share the folder."""
+        with self._threads, (self.folder / "artifacts.lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def path(self, uri: str) -> Path:
         """Where an artifact lies; raises ValueError for a URI that this store did not make."""
-        path = (self.data_dir / uri).resolve()
-        if not path.is_relative_to((self.data_dir / "artifacts").resolve()):
+        path = (self.folder / uri).resolve()
+        if not path.is_relative_to((self.folder / "artifacts").resolve()):
             raise ValueError(f"artifact URI {uri!r} leaves the artifact folder")
         return path
 

@@ -6,17 +6,17 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from crosstune.db.engine import reading, retrying
 from crosstune.db.errors import NotFound
 from crosstune.db.ids import Prefix
-from crosstune.db.repositories import devices, labels, targets
+from crosstune.db.repositories import devices, labels, projects, targets
 from crosstune.db.repositories.devices import DeviceRow
 from crosstune.db.repositories.targets import TargetRow
 from crosstune.service import idempotency, journal, lookups, work
 from crosstune.service.errors import NoDeviceForTarget
-from crosstune.service.principal import Principal
+from crosstune.service.principal import Principal, Scope
 from crosstune.service.replies import Reply, reply
 from crosstune.service.schemas.common import Page
 from crosstune.service.schemas.targets import (
@@ -32,6 +32,7 @@ from crosstune.service.services import Services
 from crosstune.tuner import targets as hardware
 from crosstune.tuner.contracts import TargetRefused, TargetSpec
 from crosstune.tuner.hardware import Attributes
+from crosstune.tuner.targets import Machine
 
 LIST = "targets"
 LOCAL = "local"
@@ -66,6 +67,22 @@ def detect(services: Services, caller: Principal, body: DetectIn) -> Reply:
         )
 
     return retrying(services.engine, register)
+
+
+def stand_for_all(engine: Engine, machine: Machine, device_id: str) -> None:
+    """Let a device stand for its machine's own target, made and calibrated when it is new, and for every other one that
+    it can measure."""
+
+    def register(connection: Connection) -> None:
+        project = projects.get(connection)
+        caller = Principal(project.id, project.key, project.name, frozenset(Scope))
+        device = devices.get(connection, device_id)
+        _register(connection, caller, hardware.native(machine), None, {}, machine.attributes, [device])
+        for row in targets.every(connection):
+            if hardware.can_measure(TargetSpec.from_json(row.spec), machine) is None:
+                devices.stand_for(connection, device.key, row.key)
+
+    retrying(engine, register)
 
 
 def local_device(connection: Connection) -> DeviceRow:

@@ -9,6 +9,7 @@
 | load_records | `crosstune` | artifact_id |
 | explore | `hw.<target id>` | target_id, trials left, method, seed |
 | retrain | `training` | model_id, request |
+| notify | `crosstune` | job_id, url; added by the end of a job (db.repositories.jobs) |
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from sqlalchemy import Connection
 from crosstune.db.repositories import steps
 from crosstune.db.repositories.builds import BuildRow
 from crosstune.db.repositories.jobs import JobRow
-from crosstune.db.repositories.steps import StepKind
+from crosstune.db.repositories.step_values import GENERAL_QUEUE as GENERAL_QUEUE
+from crosstune.db.repositories.step_values import StepKind
 
-GENERAL_QUEUE = "crosstune"
-"""Work that any machine can do."""
 EXPLORING = -50
 """Priority: jobs go first."""
 TRAINING_QUEUE = "training"

@@ -6,14 +6,18 @@ any worker announces it again. What was stored before stays, what was not stored
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
+from dramatiq import Broker
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
@@ -25,12 +29,12 @@ from crosstune.db.repositories import builds, cost_models, devices, events, idem
 from crosstune.db.repositories.cost_models import CostModelStatus
 from crosstune.db.repositories.devices import DeviceState
 from crosstune.db.repositories.steps import Claim, StepKind
-from crosstune.service import drift, work
+from crosstune.service import drift, logs, room, work
 from crosstune.service.heart import Heart, Held, Stop
-from crosstune.service.queue import Dispatcher, make_broker
+from crosstune.service.queue import Dispatcher, make_brokers
 from crosstune.service.settings import Settings
-from crosstune.service.steps import building, calibrating, exploring, importing, loading, retraining, tuning
-from crosstune.service.steps.context import Execute, Identity, Stopped, WorkerContext
+from crosstune.service.steps import building, calibrating, exploring, importing, loading, notifying, retraining, tuning
+from crosstune.service.steps.context import Execute, Identity, Stopped, TryAgain, WorkerContext
 from crosstune.service.store import Store
 from crosstune.tuner.contracts import ChildFailed, CrosstuneError
 from crosstune.tuner.orphans import kill_orphans
@@ -45,10 +49,13 @@ EXECUTORS: dict[str, Execute] = {
     StepKind.EXPLORE: exploring.execute,
     StepKind.LOAD_RECORDS: loading.execute,
     StepKind.RETRAIN: retraining.execute,
+    StepKind.NOTIFY: notifying.execute,
 }
 RETRY_S = 1.0
 """Pause before a step whose child died, or that failed unexpectedly, is tried again (three times in all)."""
-ANNOUNCED_AT_ONCE = 4
+ANNOUNCE_S = 5.0
+"""A step that nobody took is announced again so soon: another worker's hands may have been full."""
+LOCK = "worker.lock"
 TIDY_S = 600.0
 """Between two looks for what has been kept long enough."""
 THREADS = 1
@@ -56,25 +63,42 @@ THREADS = 1
 own, since it stands still while the machine measures."""
 
 
+class DeviceElsewhere(CrosstuneError):
+    """The name belongs to the device of another machine."""
+
+
+class FolderInUse(CrosstuneError):
+    """Another worker works in this data folder; it would take our children for orphans, and we its."""
+
+
 class Worker:
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    """`device`: the name of the device that this machine, or the part of it that the process may use, is; the host's
+    unless given. Raises FolderInUse."""
+
+    def __init__(self, settings: Settings, engine: Engine, device: str | None = None) -> None:
         self._settings, self._engine = settings, engine
-        identity = retrying(engine, self._register)
+        self._lock = _only_worker(settings.data_dir)
+        identity = retrying(engine, lambda connection: _register(connection, device))
         folder = settings.data_dir / "children"
         folder.mkdir(parents=True, exist_ok=True)
         kill_orphans(folder)
         _remove_leftovers(settings.data_dir, folder)
         heart = Heart(engine, identity.worker_id, identity.owner, settings.lease_s)
-        self.context = WorkerContext(settings, engine, Store(settings.data_dir), heart, identity, folder)
-        self._dispatcher = Dispatcher(make_broker(settings.redis_url), self.run_step, THREADS)
-        self._training = Dispatcher(make_broker(settings.redis_url), self.run_step, THREADS, work.TRAINING_QUEUE)
+        self.context = WorkerContext(settings, engine, Store(settings.store_folder), heart, identity, folder)
         self._ended, self._look = threading.Event(), threading.Event()
+        self._serving: list[str] | None = None
+        """Queues whose steps are taken now, as of the last look; None before the first."""
+        self._due_s = 0.0
+        self._hands = [
+            Hands(make_brokers(settings.redis_url), self.run_step, queue, freed=self._look.set)
+            for queue in (work.GENERAL_QUEUE, work.TRAINING_QUEUE)
+        ]
         self._sweeper = threading.Thread(target=self._sweep, name="sweeper", daemon=True)
 
     def start(self) -> None:
         self.context.heart.start()
-        self._dispatcher.start()
-        self._training.start()
+        for hands in self._hands:
+            hands.dispatcher.start()
         self._sweeper.start()
 
     def stop(self) -> None:
@@ -83,26 +107,38 @@ class Worker:
         self._look.set()
         self._sweeper.join()
         self.context.heart.ask_all_to_stop(Stop.SHUTDOWN)
-        self._dispatcher.stop()
-        self._training.stop()
+        for hands in self._hands:
+            hands.dispatcher.stop()
         self.context.heart.stop()
         self.context.close()
         retrying(self._engine, lambda connection: workers.stop(connection, self.context.identity.worker_id))
+        self._lock.close()
+
+    @property
+    def drained(self) -> bool:
+        """It was asked to take nothing more, and is done with what it had."""
+        return self.context.heart.draining and not any(hands.busy for hands in self._hands)
 
     def run_step(self, step_id: str) -> None:
-        """Claim a step and do it; returns quietly when somebody else has it."""
-        identity, lease_s = self.context.identity, self._settings.lease_s
-        if self._ended.is_set():
+        """Claim a step and do it; returns quietly when somebody else has it. Called by a hand that is free."""
+        if self._ended.is_set() or self.context.heart.draining:
             return
-        claim = retrying(self._engine, lambda connection: steps.claim(connection, step_id, identity.owner, lease_s))
+        claim = retrying(self._engine, lambda connection: self._claim(connection, step_id))
         if claim is None:
             return
-        with self.context.heart.holding(claim) as held:
+        with self.context.heart.holding(claim) as held, logs.about(step=claim.step_id, job=claim.job_id):
+            started_s = time.monotonic()
+            logger.info("%s begins, attempt %d", claim.kind, claim.attempt)
             try:
                 self._do(claim, held)
             except StaleClaim as stale:
                 logger.warning("step %s was taken over: %s", claim.step_id, stale)
-        self._look.set()
+            logger.info("%s ended after %.2f s", claim.kind, time.monotonic() - started_s)
+
+    def _claim(self, connection: Connection, step_id: str) -> Claim | None:
+        return steps.claim(
+            connection, step_id, self.context.identity.owner, self._settings.lease_s, queues=self._serving
+        )
 
     def _do(self, claim: Claim, held: Held) -> None:
         try:
@@ -123,7 +159,7 @@ class Worker:
         if held.stop is Stop.CANCELLED:
             retrying(self._engine, lambda connection: _cancel(connection, claim))
             return
-        expected = isinstance(error, CrosstuneError)
+        expected = isinstance(error, CrosstuneError | TryAgain)
         logger.log(
             logging.WARNING if expected else logging.ERROR,
             "step %s (%s) failed: %s",
@@ -133,15 +169,10 @@ class Worker:
             exc_info=None if expected else error,
         )
         for_good = isinstance(error, CrosstuneError) and not isinstance(error, ChildFailed)
-        text = str(error) if isinstance(error, CrosstuneError) else f"{type(error).__name__}: {error}"
-        retry_s = None if for_good else RETRY_S
+        text = str(error) if expected else f"{type(error).__name__}: {error}"
+        wait_s = error.retry_s if isinstance(error, TryAgain) else RETRY_S
+        retry_s = None if for_good else wait_s
         retrying(self._engine, lambda connection: steps.fail(connection, claim, text, retry_s))
-
-    def _register(self, connection: Connection) -> Identity:
-        host = socket.gethostname()
-        worker = workers.register(connection, host=host, pid=os.getpid(), version=__version__, schema=migrate.head())
-        device = devices.register(connection, name=host, kind="local", host=host)
-        return Identity(worker.id, worker.key, worker.id, host, device.id, device.key)
 
     def _sweep(self) -> None:
         """Announce what waits for this machine, again and again, and at once when a step has ended."""
@@ -166,12 +197,27 @@ class Worker:
     def _announce(self) -> None:
         if self.context.heart.draining:
             return
-        retrying(self._engine, steps.sweep)
-        queues = self._queues()
-        found = retrying(self._engine, lambda connection: steps.runnable(connection, ANNOUNCED_AT_ONCE, queues))
+        measuring, training = self._hands
+        due = self._serving is None or time.monotonic() >= self._due_s
+        if due:  # not after every step: many workers do this
+            self._due_s = time.monotonic() + self._settings.sweep_s
+            lacking = room.lacking(self._settings)
+            if lacking is not None:
+                logger.warning("nothing is begun: %s", lacking)
+                self._serving = []
+                return
+            retrying(self._engine, steps.sweep)
+            self._serving = self._queues()
+            self._offer(training, [work.TRAINING_QUEUE])
+        self._offer(measuring, [queue for queue in self._serving or [] if queue != work.TRAINING_QUEUE])
+
+    def _offer(self, hands: Hands, queues: list[str]) -> None:
+        """Announce what these hands could do at once; the rest is for workers whose hands are free."""
+        if hands.busy:
+            return
+        found = retrying(self._engine, lambda connection: steps.runnable(connection, THREADS, queues, ANNOUNCE_S))
         for step in found:
-            dispatcher = self._training if step.queue == work.TRAINING_QUEUE else self._dispatcher
-            dispatcher.announce(step.step_id, step.queue)
+            hands.dispatcher.announce(step.step_id, step.queue)
 
     def _queues(self) -> list[str]:
         """What this worker serves now: general work, and its device's targets, those registered since included.
@@ -183,6 +229,48 @@ class Worker:
             active = devices.get(connection, identity.device_id).state == DeviceState.ACTIVE
             targets = devices.targets_of(connection, identity.device_key) if active else []
         return [work.GENERAL_QUEUE, work.TRAINING_QUEUE, *map(work.target_queue, targets)]
+
+
+class Hands:
+    """Who does one step at a time, of some queues, whichever broker brings it; `freed` is called after each."""
+
+    def __init__(
+        self, brokers: Sequence[Broker], run_step: Callable[[str], None], queue: str, freed: Callable[[], None]
+    ) -> None:
+        self._run_step, self._freed = run_step, freed
+        self._free = threading.Lock()
+        self.dispatcher = Dispatcher(brokers, self._run, THREADS, queue)
+
+    @property
+    def busy(self) -> bool:
+        return self._free.locked()
+
+    def _run(self, step_id: str) -> None:
+        with self._free:
+            self._run_step(step_id)
+        self._freed()
+
+
+def _register(connection: Connection, device: str | None) -> Identity:
+    """A worker that has a part of a machine counts as a host of its own, whose only device is that part."""
+    host = socket.gethostname() if device is None else f"{socket.gethostname()}/{device}"
+    worker = workers.register(connection, host=host, pid=os.getpid(), version=__version__, schema=migrate.head())
+    row = devices.register(connection, name=device or host, kind="local", host=host)
+    if row.host != host:
+        raise DeviceElsewhere(f"the device {row.name} is that of {row.host}; give this one another name")
+    return Identity(worker.id, worker.key, worker.id, host, row.id, row.key)
+
+
+def _only_worker(folder: Path) -> IO[str]:
+    """A file that is locked for as long as it is open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise FolderInUse(f"a worker works in {folder} already; stop it, or give another --data-dir") from error
+    return file
 
 
 def _remove_leftovers(data_dir: Path, children: Path) -> None:

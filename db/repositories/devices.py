@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, tuple_, update
 
 from crosstune.db.engine import moment, stamp
 from crosstune.db.errors import NotFound, StaleClaim
@@ -112,8 +112,8 @@ def for_target(connection: Connection, target_key: int, host: str | None = None)
     return [_device(row) for row in connection.execute(query)]
 
 
-def served(connection: Connection, target_key: int, seen_after: float) -> bool:
-    """True when an active device stands for the target and a worker of its host was seen after `seen_after`."""
+def serving(connection: Connection, target_key: int, seen_after: float) -> int:
+    """How many active devices stand for the target of whose hosts a worker was seen after `seen_after`."""
     alive = exists().where(
         Worker.host == Device.host,
         Worker.last_seen >= seen_after,
@@ -121,11 +121,23 @@ def served(connection: Connection, target_key: int, seen_after: float) -> bool:
         ~Worker.draining,
     )
     query = (
-        select(Device.key)
+        select(func.count())
+        .select_from(Device)
         .join(DeviceTarget, DeviceTarget.device_key == Device.key)
         .where(DeviceTarget.target_key == target_key, Device.state == DeviceState.ACTIVE, alive)
     )
-    return connection.execute(query.limit(1)).first() is not None
+    return int(connection.execute(query).scalar_one())
+
+
+def last_served(connection: Connection, target_key: int) -> float | None:
+    """When a worker of a host of one of the target's devices was last heard of; None when there was none."""
+    query = (
+        select(func.max(Worker.last_seen))
+        .join(Device, Device.host == Worker.host)
+        .join(DeviceTarget, DeviceTarget.device_key == Device.key)
+        .where(DeviceTarget.target_key == target_key)
+    )
+    return connection.execute(query).scalar_one()
 
 
 def targets_of(connection: Connection, device_key: int) -> list[str]:

@@ -14,7 +14,7 @@ from crosstune.db.errors import IllegalTransition, NotFound
 from crosstune.db.ids import Prefix, new_id
 from crosstune.db.repositories import events, tasks
 from crosstune.db.repositories.querying import AnySelect
-from crosstune.db.repositories.step_values import StepState
+from crosstune.db.repositories.step_values import GENERAL_QUEUE, StepKind, StepState
 from crosstune.db.tables import Job, Label, Step, Target
 
 
@@ -29,7 +29,7 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
-WHOLE_BUDGET, COST_MODELS = "whole_budget", "cost_models"
+WHOLE_BUDGET, COST_MODELS, WEBHOOK = "whole_budget", "cost_models", "webhook"
 CONVERGED = "converged"
 FINAL_STATES = frozenset({JobState.CANCELLED, JobState.SUCCEEDED, JobState.FAILED})
 _STOPS = frozenset({JobState.CANCELLING, JobState.CANCELLED, JobState.FAILED})
@@ -105,6 +105,7 @@ def create(
     priority: int = 0,
     deadline: float | None = None,
     whole_budget: bool = False,
+    webhook: str | None = None,
     now: float | None = None,
 ) -> JobRow:
     """A queued job with one task per workload of the network, and its first event. Its first step is the caller's."""
@@ -122,7 +123,7 @@ def create(
             budget_s=budget_s,
             deadline=deadline,
             seed=seed,
-            options={WHOLE_BUDGET: whole_budget},
+            options={WHOLE_BUDGET: whole_budget, **({} if webhook is None else {WEBHOOK: webhook})},
             created_at=created_at,
             updated_at=created_at,
         )
@@ -201,7 +202,28 @@ def transition(
     _set(connection, job_id, now, **values)
     data = {"state": to, "before": job.state, "stop_reason": values.get("stop_reason"), "message": values["message"]}
     events.append(connection, job_id, "state", data, now)
+    if to in FINAL_STATES:
+        _notify(connection, job, now)
     return get(connection, job_id)
+
+
+def _notify(connection: Connection, job: JobRow, now: float | None) -> None:
+    """A step that tells the job's webhook of its end. It is not one of the job's: those end with it."""
+    url = (job.options or {}).get(WEBHOOK)
+    if url is not None:
+        connection.execute(
+            insert(Step).values(
+                id=new_id(Prefix.STEP),
+                kind=StepKind.NOTIFY,
+                queue=GENERAL_QUEUE,
+                state=StepState.QUEUED,
+                project_id=job.project_id,
+                subject=job.id,
+                not_before=0.0,
+                input={"job_id": job.id, "url": url},
+                created_at=stamp(now),
+            )
+        )
 
 
 def count(
@@ -316,6 +338,11 @@ def trials_per_s(connection: Connection, target_key: int) -> float | None:
         select(func.sum(Job.trials), func.sum(Job.searched_s)).where(Job.target_key == target_key)
     ).one()
     return float(trials) / float(searched_s) if trials and searched_s else None
+
+
+def all_trials(connection: Connection) -> int:
+    """Candidates that all jobs measured."""
+    return int(connection.execute(select(func.sum(Job.trials))).scalar_one() or 0)
 
 
 def counts(connection: Connection) -> dict[str, int]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+GENERAL_QUEUE = "crosstune"
+"""Work that any machine can do."""
+
 
 class StepState(StrEnum):
     QUEUED = "queued"
@@ -23,6 +26,7 @@ class StepKind(StrEnum):
     EXPLORE = "explore"
     RETRAIN = "retrain"
     LOAD_RECORDS = "load_records"
+    NOTIFY = "notify"
 
 
 @dataclass(frozen=True, slots=True)

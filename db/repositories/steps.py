@@ -7,6 +7,7 @@ so a worker that was believed dead and comes back changes nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, insert, or_, select, tuple_, update
@@ -29,6 +30,7 @@ from crosstune.db.tables import CostModel, Job, Step
 
 MAX_ATTEMPTS = 3
 """Claims that may end without an answer; the next one fails the step as poison."""
+UNFINISHED = (StepState.QUEUED, StepState.RUNNING)
 ANNOUNCE_S = 30.0
 """A runnable step is announced once in this time, not at each sweep."""
 
@@ -70,8 +72,16 @@ def enqueue(
     return step_id
 
 
-def claim(connection: Connection, step_id: str, owner: str, lease_s: float, now: float | None = None) -> Claim | None:
-    """Take a runnable step for `owner`, or return None when it is held, finished, cancelled or not due yet.
+def claim(
+    connection: Connection,
+    step_id: str,
+    owner: str,
+    lease_s: float,
+    now: float | None = None,
+    queues: Sequence[str] | None = None,
+) -> Claim | None:
+    """Take a runnable step for `owner`, or return None when it is held, finished, cancelled or not due yet, or is on
+    none of `queues`, where these are given.
 
     A step is runnable when it is queued, or running with a lease that has passed. Each claim has a new `attempt`.
     A round waits while another round of the same workload and target is running, in whatever job. A step that was
@@ -80,7 +90,7 @@ def claim(connection: Connection, step_id: str, owner: str, lease_s: float, now:
     at = moment(connection, now)
     seen = connection.execute(
         select(Step.key, Step.kind, Step.attempt - Step.released).where(
-            Step.id == step_id, _idle(at), Step.not_before <= at, ~_cancelled()
+            Step.id == step_id, _idle(at), Step.not_before <= at, ~_cancelled(), *_on(queues)
         )
     ).one_or_none()
     if seen is None:
@@ -238,14 +248,25 @@ def runnable(
         .limit(limit)
         .with_for_update(skip_locked=True, of=Step)
     )
-    if queues is not None:
-        query = query.where(Step.queue.in_(queues))
+    query = query.where(*_on(queues))
     rows = connection.execute(query).all()
     if rows:
         connection.execute(
             update(Step).where(Step.key.in_([row.key for row in rows])).values(announced_until=at + announce_s)
         )
     return [Runnable(row.id, row.kind, row.queue, row.job_id) for row in rows]
+
+
+def live_rounds(connection: Connection, job_id: str) -> list[dict[str, Any]]:
+    """Inputs of the job's rounds that wait or run."""
+    query = select(Step.input).where(Step.job_id == job_id, Step.kind == StepKind.ROUND, Step.state.in_(UNFINISHED))
+    return list(connection.execute(query).scalars())
+
+
+def count_live(connection: Connection, queue: str) -> int:
+    """How many steps of the queue wait or run."""
+    query = select(func.count()).where(Step.queue == queue, Step.state.in_(UNFINISHED))
+    return int(connection.execute(query).scalar_one())
 
 
 def sweep(connection: Connection, now: float | None = None) -> Swept:
@@ -287,6 +308,10 @@ def _end_cancelled_trainings(connection: Connection, at: ColumnElement[float]) -
 def _idle(at: ColumnElement[float]) -> ColumnElement[bool]:
     """Nobody is at work on it: queued, or running with a lease that has passed."""
     return or_(Step.state == StepState.QUEUED, and_(Step.state == StepState.RUNNING, Step.lease_until < at))
+
+
+def _on(queues: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    return [] if queues is None else [Step.queue.in_(queues)]
 
 
 def _no_longer_wanted() -> ColumnElement[bool]:
@@ -369,6 +394,33 @@ def of_job(connection: Connection, job_id: str, live_only: bool = False) -> list
         query = query.where(Step.state.in_([StepState.QUEUED, StepState.RUNNING]))
     rows: Any = connection.execute(query)
     return [StepRow(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What waits on one queue: how many steps, and since when the oldest one (UTC seconds)."""
+
+    queue: str
+    waiting: int
+    oldest: float
+
+
+def depths(connection: Connection) -> list[Depth]:
+    """Of the queues on which something waits."""
+    query = select(Step.queue, func.count(), func.min(Step.created_at)).where(Step.state == StepState.QUEUED)
+    return [Depth(*row) for row in connection.execute(query.group_by(Step.queue).order_by(Step.queue))]
+
+
+def failures(connection: Connection) -> dict[str, int]:
+    """Steps that failed for good, by kind."""
+    query = select(Step.kind, func.count()).where(Step.state == StepState.FAILED).group_by(Step.kind)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def repeats(connection: Connection) -> int:
+    """How often a step was claimed again because its worker died or its child did."""
+    again = func.sum(Step.attempt - Step.released - 1)
+    return int(connection.execute(select(again).where(Step.attempt - Step.released > 1)).scalar_one() or 0)
 
 
 def counts(connection: Connection) -> dict[str, int]:

@@ -89,6 +89,11 @@ def list_page(connection: Connection, limit: int, before: str | None = None) -> 
     return [_target(row) for row in connection.execute(query)]
 
 
+def every(connection: Connection) -> list[TargetRow]:
+    """All there are, oldest first: targets are kinds of machines, so there are hundreds at most."""
+    return [_target(row) for row in connection.execute(_rows().order_by(Target.id))]
+
+
 def add_facts(
     connection: Connection,
     target_key: int,

@@ -16,12 +16,13 @@ from crosstune.service.cli import (
     results,
     serve,
     targets,
+    worker,
 )
 from crosstune.service.cli.application import application
 
 __all__ = ["application", "main"]
 
-for group in (serve, targets, networks, jobs, results, devices, cost_models, dataset, model, database, audit):
+for group in (serve, worker, targets, networks, jobs, results, devices, cost_models, dataset, model, database, audit):
     group.register(application)
 
 

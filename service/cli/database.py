@@ -1,6 +1,10 @@
-"""`crosstune db`: the schema of the database that the settings name."""
+"""`crosstune db`: the database that the settings name; its schema, backup and restore."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,7 +12,10 @@ from crosstune.service.cli.connection import Connection
 from crosstune.service.cli.options import JsonOption
 from crosstune.service.cli.output import note, print_json, stdout_console
 
-group = typer.Typer(no_args_is_help=True, help="The database's schema; needs no running service.")
+if TYPE_CHECKING:
+    from crosstune.service.backups import Copied
+
+group = typer.Typer(no_args_is_help=True, help="The database: schema, backup, restore; needs no running service.")
 
 
 @group.command()
@@ -35,6 +42,44 @@ def current(context: typer.Context, as_json: JsonOption = False) -> None:
     if found != wanted:
         note("error: the schema is not this version's; `crosstune db upgrade` brings it there")
         raise typer.Exit(1)
+
+
+@group.command()
+def backup(
+    context: typer.Context, folder: Annotated[Path, typer.Argument(metavar="FOLDER")], as_json: JsonOption = False
+) -> None:
+    """Copy the database, as of now, and the artifacts into a folder, while the service runs or not.
+
+    Again into the same folder: the database anew, and the files that are new.
+    """
+    settings = Connection.of(context).settings()
+    from crosstune.service import backups
+
+    _print_copied(backups.backup(settings, folder), as_json)
+
+
+@group.command()
+def restore(
+    context: typer.Context, folder: Annotated[Path, typer.Argument(metavar="FOLDER")], as_json: JsonOption = False
+) -> None:
+    """Fill an empty database and the artifacts' folder from a backup.
+
+    A backup of SQLite can be restored into PostgreSQL, and the other way round.
+    """
+    settings = Connection.of(context).settings()
+    from crosstune.service import backups
+
+    _print_copied(backups.restore(settings, folder), as_json)
+
+
+def _print_copied(copied: Copied, as_json: bool) -> None:
+    if as_json:
+        print_json(asdict(copied))
+        return
+    console = stdout_console()
+    console.print(f"{copied.rows} rows, {copied.files} new files ({copied.size_bytes / 2**20:.1f} MiB)", markup=False)
+    if copied.missing:
+        note(f"warning: {copied.missing} files that the database names are gone")
 
 
 def _print_revision(found: str | None, wanted: str, as_json: bool) -> None:

@@ -56,6 +56,7 @@ def submit(
     whole_budget: Annotated[
         bool, typer.Option("--whole-budget", help="Go on although another minute is expected to gain below 0.5 %.")
     ] = False,
+    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Gets the job by POST when it has ended.")] = None,
     wait: WaitOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the job would do and create nothing.")] = False,
     as_json: JsonOption = False,
@@ -78,6 +79,7 @@ def submit(
             priority=priority,
             seed=seed,
             whole_budget=whole_budget,
+            webhook=webhook,
         )
     if dry_run:
         _print_plan(client.plan_job(body), as_json)

@@ -24,6 +24,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder of the database and the artifacts.")] = None,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Answer requests only; others do the work.")] = False,
+    share_port: Annotated[
+        bool, typer.Option("--share-port", help="Listen beside other processes of the same service.")
+    ] = False,
     parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process, our parent, does.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -34,9 +37,16 @@ def serve(
     Ctrl-C ends it; what was running goes on at the next start.
     """
     settings = Connection.of(context).settings(
-        host=host, port=port, data_dir=data_dir, embedded_worker=False if no_worker else None
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        embedded_worker=False if no_worker else None,
+        share_port=True if share_port else None,
     )
+    from crosstune.service import logs
     from crosstune.service.serving import serve as run
+
+    logs.configure(settings)
 
     def ready(url: str) -> None:
         if as_json:

@@ -121,6 +121,7 @@ class Client(Operations):
         priority: int = 0,
         seed: int = 0,
         whole_budget: bool = False,
+        webhook: str | None = None,
         key: str | None = None,
     ) -> JobDetail:
         """Submit a tuning job; a file or bytes are uploaded and imported first, `host` registers the service's machine.
@@ -137,6 +138,7 @@ class Client(Operations):
             priority=priority,
             seed=seed,
             whole_budget=whole_budget,
+            webhook=webhook,
         )
         return self.create_job(body, key=key)
 
@@ -152,6 +154,7 @@ class Client(Operations):
         priority: int = 0,
         seed: int = 0,
         whole_budget: bool = False,
+        webhook: str | None = None,
     ) -> JobIn:
         """Everything that `submit` does but the job itself: what `create_job` and `plan_job` take."""
         # What can be wrong without the service is wrong before anything is uploaded.
@@ -165,6 +168,7 @@ class Client(Operations):
             priority=priority,
             seed=seed,
             whole_budget=whole_budget,
+            webhook=webhook,
         )
         found = self.detect_target() if target == HOST else self.get_target(target)
         return draft.model_copy(update={"target": found.id, "network": self._ready_network(network, shapes)})

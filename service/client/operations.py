@@ -136,6 +136,12 @@ class Operations:
     def list_workers(self, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[WorkerOut]:
         return self._get(Page[WorkerOut], "/v1/workers", limit=limit, cursor=cursor)
 
+    def drain_worker(self, worker: str) -> WorkerOut:
+        return self._post(WorkerOut, f"/v1/workers/{_part(worker)}/drain")
+
+    def resume_worker(self, worker: str) -> WorkerOut:
+        return self._post(WorkerOut, f"/v1/workers/{_part(worker)}/resume")
+
     # Jobs
 
     def create_job(self, body: JobIn, *, key: str | None = None) -> JobDetail:

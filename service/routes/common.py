@@ -15,6 +15,7 @@ DEFAULT_LIMIT = 50
 NetworkPath = Annotated[Reference, Path(description="Id or name of a network.")]
 TargetPath = Annotated[Reference, Path(description="Id or name of a target.")]
 DevicePath = Annotated[Reference, Path(description="Id or name of a device.")]
+WorkerPath = Annotated[Reference, Path(description="Id of a worker.")]
 JobPath = Annotated[Reference, Path(description="Id of a job.")]
 BuildPath = Annotated[Reference, Path(description="Id of a build.")]
 

@@ -8,7 +8,7 @@ from crosstune.service import devices, errors
 from crosstune.service.deps import ServicesDep
 from crosstune.service.principal import Administrator, Reader
 from crosstune.service.problems import problems
-from crosstune.service.routes.common import DEFAULT_LIMIT, Cursor, DevicePath, Limit
+from crosstune.service.routes.common import DEFAULT_LIMIT, Cursor, DevicePath, Limit, WorkerPath
 from crosstune.service.schemas.common import Page
 from crosstune.service.schemas.devices import DeviceOut, DeviceState, WorkerOut
 
@@ -85,3 +85,26 @@ def list_workers(
     caller: Reader, services: ServicesDep, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None
 ) -> Page[WorkerOut]:
     return devices.workers_page(services, limit, cursor)
+
+
+@router.post(
+    "/workers/{worker}/drain",
+    operation_id="drain_worker",
+    summary="Let a worker take nothing new",
+    response_model=WorkerOut,
+    responses=problems(errors.WorkerUnknown),
+)
+def drain_worker(caller: Administrator, services: ServicesDep, worker: WorkerPath) -> WorkerOut:
+    """It finishes what it has in hand. A `crosstune worker` then ends; one inside a service waits."""
+    return devices.set_draining(services, caller, worker, True)
+
+
+@router.post(
+    "/workers/{worker}/resume",
+    operation_id="resume_worker",
+    summary="Let a drained worker take work again",
+    response_model=WorkerOut,
+    responses=problems(errors.WorkerUnknown),
+)
+def resume_worker(caller: Administrator, services: ServicesDep, worker: WorkerPath) -> WorkerOut:
+    return devices.set_draining(services, caller, worker, False)

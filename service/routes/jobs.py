@@ -42,6 +42,7 @@ LabelQuery = Annotated[
             errors.NetworkUnusable,
             errors.NetworkNotReady,
             errors.NetworkBytesDeleted,
+            errors.WebhookRefused,
             IdempotencyConflict,
             IdempotencyInProgress,
         ),

@@ -15,6 +15,7 @@ class Liveness(Out):
 class Readiness(Out):
     ready: bool
     database: str = Field(description="ok, or what is wrong.")
+    storage: str = Field(description="ok, or which folder has too little room.")
     schema_version: str | None = Field(None, description="Migration that the database is at.")
     expected_schema_version: str
     live_workers: int

@@ -62,6 +62,12 @@ class JobIn(In):
     labels: Labels = Field(default_factory=dict)
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seed of the search.")
+    webhook: str | None = Field(
+        default=None,
+        max_length=2000,
+        pattern=r"^https?://[^\s/]",
+        description="Address that gets the job by POST when it has ended, signed with the service's secret.",
+    )
 
 
 class JobResume(In):
@@ -119,6 +125,7 @@ class JobOut(Out):
     )
     failure: Failure | None = Field(None, description="What failed, when the job has failed.")
     waiting_for: str | None = Field(None, description="What keeps the job from running, in a sentence.")
+    waiting_since: Time | None = Field(None, description="When a device of the target was last there, or the submit.")
     created_at: Time
     started_at: Time | None = None
     finished_at: Time | None = None

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from crosstune.db.engine import reading, retrying
 from crosstune.db.repositories import devices
+from crosstune.db.repositories.devices import DeviceLease
 from crosstune.db.repositories.steps import Claim
 from crosstune.service.background import Background
 from crosstune.service.calibrated import known_references_s
@@ -33,6 +34,14 @@ DEVICE_POLL_S = 0.05
 
 class Stopped(Exception):
     """The work ended early: its step was cancelled or lost, the worker shuts down, or the device was paused."""
+
+
+class TryAgain(Exception):
+    """What the work needs is not there now, as is to be expected; it may be after `retry_s` seconds."""
+
+    def __init__(self, text: str, retry_s: float) -> None:
+        super().__init__(text)
+        self.retry_s = retry_s
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,6 +94,15 @@ class WorkerContext:
             runner=self.runner,
         )
 
+    def _acquire(self, held: Held) -> DeviceLease | None:
+        if held.should_stop():
+            raise Stopped
+        identity = self.identity
+        return retrying(
+            self.engine,
+            lambda connection: devices.acquire(connection, identity.device_id, identity.owner, self.settings.lease_s),
+        )
+
     def _device_active(self) -> bool:
         with reading(self.engine) as connection:
             return devices.get(connection, self.identity.device_id).state == devices.DeviceState.ACTIVE
@@ -106,24 +124,18 @@ class WorkerContext:
 
         Raises Stopped when the step is to stop, or the device is paused, while waiting for it.
         """
-        lease = None
-        while lease is None:
-            if held.should_stop() or not self._device_active():
+        taken = self._acquire(held)
+        while taken is None:
+            if not self._device_active():
                 raise Stopped
-            lease = retrying(
-                self.engine,
-                lambda connection: devices.acquire(
-                    connection, self.identity.device_id, self.identity.owner, self.settings.lease_s
-                ),
-            )
-            if lease is None:
-                time.sleep(DEVICE_POLL_S)
-        taken = lease
+            time.sleep(DEVICE_POLL_S)
+            taken = self._acquire(held)
+        lease = taken
         try:
-            with self.heart.holding_device(taken), self.background.paused():
+            with self.heart.holding_device(lease), self.background.paused():
                 yield
         finally:
-            retrying(self.engine, lambda connection: devices.release(connection, taken))
+            retrying(self.engine, lambda connection: devices.release(connection, lease))
 
 
 Execute = Callable[[WorkerContext, Claim, Held], None]

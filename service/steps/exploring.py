@@ -1,14 +1,13 @@
 """Explore step: a few programs of the stored workload that would teach most about a target, and the next step.
 
-What is expected of a workload on the target (`service.expecting`) comes with an interval: wide where nothing like it
-was measured on hardware like this. The one with the widest interval is measured next, so that what is told of the
-others gets surer: uncertainty and diversity are one here, since what was measured narrows the intervals of whatever is
-like it. Its programs are the best that other targets know.
+What is expected of a workload on the target (`service.expecting`) is sure where something like it was measured on
+hardware like this. That one is measured next which makes what is told of all others surest: uncertainty and diversity
+are one here, since a workload that others are like tells of them, until it is known. Its programs are the best that
+other targets know.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from random import Random
 
@@ -78,11 +77,10 @@ def choose(connection: Connection, target: TargetRow, project_key: int, method: 
     keys = schedules.unmeasured(connection, target.key, project_key, MOST_CANDIDATES)
     if not keys:
         return None
-    rows = workloads.get_by_keys(connection, keys)
-    expected = expecting.expected(connection, project_key, target, rows) if method == INFORMATIVE else {}
-    widths = {key: math.log(one.high_s / one.low_s) for key, one in expected.items()}
-    widest = max(widths.values(), default=0.0)
-    return random.choice([key for key in keys if widths.get(key, 0.0) == widest])
+    chosen = None
+    if method == INFORMATIVE:
+        chosen = expecting.most_telling(connection, project_key, target, workloads.get_by_keys(connection, keys))
+    return random.choice(keys) if chosen is None else chosen
 
 
 def _store(

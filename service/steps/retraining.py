@@ -172,7 +172,7 @@ def _folder(context: WorkerContext, connection: Connection, version: str) -> Pat
     try:
         return model_files.folder_of(connection, context.store, version)
     except (ArtifactRefused, OSError):
-        return context.settings.data_dir / "models" / version  # where nothing is, as the judge will say
+        return context.store.folder / "models" / version  # where nothing is, as the judge will say
 
 
 def _train(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:

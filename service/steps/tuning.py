@@ -87,7 +87,12 @@ def _plan_first(context: WorkerContext, connection: Connection, claim: Claim) ->
         return
     jobs.transition(connection, job.id, JobState.RUNNING, message="")
     _remember(connection, job.id, job.target_key, projects.get(connection, job.project_id).key)
-    planning.plan_next(connection, job.id, context.settings.round_trials)
+    _plan_next(context, connection, job.id)
+
+
+def _plan_next(context: WorkerContext, connection: Connection, job_id: str) -> None:
+    settings = context.settings
+    planning.plan_next(connection, job_id, settings.round_trials, time.time() - settings.worker_live_s)
 
 
 def _remember(connection: Connection, job_id: str, target_key: int, project_key: int) -> None:
@@ -282,7 +287,7 @@ def _store(
             "reference_s": result.reference_s,
         },
     )
-    planning.plan_next(connection, claim.job_id, context.settings.round_trials)
+    _plan_next(context, connection, claim.job_id)
 
 
 def _sources(result: RoundResult) -> dict[str, dict[str, int]]:

@@ -124,3 +124,16 @@ def test_a_sum_holds_what_was_measured_exactly_and_spreads_as_what_is_expected()
     assert 1.0 + first.low_s + second.low_s < both.latency_s < 1.0 + first.high_s + second.high_s
     largest = max(first.high_s - first.low_s, second.high_s - second.low_s)
     assert both.high_s - both.low_s > 0.8 * largest
+
+
+def test_the_most_telling_workload_is_one_that_many_are_like_and_once_it_is_known_another() -> None:
+    known = two_targets(2.0)
+    new = place("new", "other silicon")
+    many = [matmul(size, f"new {size}") for size in range(900, 1200, 20)]
+    alone = Computation("pool", "max_pool", 1e6, (("float32", (1000, 1000)), ("float32", (500, 500))))
+    asked = [alone, *many]
+    first = Expectations(known).most_telling(asked, new)
+    assert first is not None and asked[first] is not alone
+    told = [*known, *(measured(each, new, 3.0) for each in many[:3])]
+    assert Expectations(told).most_telling([alone, *many[3:]], new) == 0
+    assert Expectations(known[:3]).most_telling(asked, new) is None

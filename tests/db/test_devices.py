@@ -79,16 +79,16 @@ def test_a_target_is_served_while_a_worker_of_the_devices_host_is_alive(engine: 
     with transaction(engine) as connection:
         device = machine(connection, make)
         target_key = make.target(connection, "avx2").key
-        assert not devices.served(connection, target_key, seen_after=90)
+        assert devices.serving(connection, target_key, seen_after=90) == 0
         worker = workers.register(connection, host="box", pid=1, version="0.1.0", schema="0001", now=100)
-        assert devices.served(connection, target_key, seen_after=90)
-        assert not devices.served(connection, target_key, seen_after=101)
-        assert not devices.served(connection, make.target(connection, "other").key, seen_after=90)
+        assert devices.serving(connection, target_key, seen_after=90) == 1
+        assert devices.serving(connection, target_key, seen_after=101) == 0
+        assert devices.serving(connection, make.target(connection, "other").key, seen_after=90) == 0
         assert workers.beat(connection, worker.id, now=120) is False
-        assert devices.served(connection, target_key, seen_after=101)
+        assert devices.serving(connection, target_key, seen_after=101) == 1
         workers.drain(connection, worker.id)
         assert workers.beat(connection, worker.id, now=121) is True
-        assert not devices.served(connection, target_key, seen_after=101)
+        assert devices.serving(connection, target_key, seen_after=101) == 0
         workers.stop(connection, worker.id)
         assert workers.seen_since(connection, 0) == []
         assert [one.id for one in workers.list_page(connection, 9)] == [worker.id]

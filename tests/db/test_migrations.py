@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from crosstune.db import migrate
 from crosstune.db.engine import create_engine, reading
@@ -53,6 +53,16 @@ def test_a_database_without_tables_is_refused_with_the_command_that_helps(empty_
     migrate.upgrade(empty_url)
     migrate.require_head(engine)
     assert migrate.current(engine) == migrate.head()
+    engine.dispose()
+
+
+def test_a_database_that_a_newer_version_upgraded_is_refused_with_what_to_do_instead(empty_url: str) -> None:
+    migrate.upgrade(empty_url)
+    engine = create_engine(empty_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaOutdated, match="upgrade this one"):
+        migrate.require_head(engine)
     engine.dispose()
 
 

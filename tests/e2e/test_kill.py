@@ -42,9 +42,13 @@ def run_through_kills(service: object, network: Path, trials: int, kills: int, s
     return job
 
 
+def sqlite(data_dir: Path) -> str:
+    return f"sqlite:///{data_dir / 'crosstune.db'}"
+
+
 def _may_die_again(data_dir: Path) -> bool:
     """Whether no unfinished step has died twice: a third time would rightly make it poison, which is another test."""
-    engine = create_engine(f"sqlite:///{data_dir / 'crosstune.db'}")
+    engine = create_engine(sqlite(data_dir))
     unfinished = select(Step.attempt - Step.released).where(Step.state.in_([StepState.QUEUED, StepState.RUNNING]))
     with reading(engine) as connection:
         tries = connection.execute(unfinished).scalars().all()
@@ -52,8 +56,8 @@ def _may_die_again(data_dir: Path) -> bool:
     return max(tries, default=0) < MAX_ATTEMPTS
 
 
-def check_nothing_lost_nothing_doubled(data_dir: Path, job_id: str) -> None:
-    engine = create_engine(f"sqlite:///{data_dir / 'crosstune.db'}")
+def check_nothing_lost_nothing_doubled(database_url: str, job_id: str) -> None:
+    engine = create_engine(database_url)
     with reading(engine) as connection:
         job = connection.execute(select(Job.trials, Job.event_sequence).where(Job.id == job_id)).one()
         steps = {
@@ -76,7 +80,7 @@ def check_nothing_lost_nothing_doubled(data_dir: Path, job_id: str) -> None:
 def test_a_job_survives_the_death_of_its_service(service_process: Callable[..., object], tiny_network: Path) -> None:
     service = service_process(**FAST)
     job = run_through_kills(service, tiny_network, trials=24, kills=3, seed=1)
-    check_nothing_lost_nothing_doubled(service.data_dir, job)  # type: ignore[attr-defined]
+    check_nothing_lost_nothing_doubled(sqlite(service.data_dir), job)  # type: ignore[attr-defined]
 
 
 def test_a_service_that_is_stopped_while_it_builds_builds_again_when_it_is_back(
@@ -96,7 +100,7 @@ def test_a_service_that_is_stopped_while_it_builds_builds_again_when_it_is_back(
     with Client(service.start()) as client:  # type: ignore[attr-defined]
         ended = client.wait(job, timeout_s=120)
     assert ended.state is JobState.SUCCEEDED, ended.failure
-    check_nothing_lost_nothing_doubled(service.data_dir, job)  # type: ignore[attr-defined]
+    check_nothing_lost_nothing_doubled(sqlite(service.data_dir), job)  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
@@ -105,4 +109,4 @@ def test_a_service_that_is_stopped_while_it_builds_builds_again_when_it_is_back(
 def test_a_job_survives_many_deaths(service_process: Callable[..., object], tiny_network: Path, seed: int) -> None:
     service = service_process(**FAST)
     job = run_through_kills(service, tiny_network, trials=60, kills=12, seed=seed)
-    check_nothing_lost_nothing_doubled(service.data_dir, job)  # type: ignore[attr-defined]
+    check_nothing_lost_nothing_doubled(sqlite(service.data_dir), job)  # type: ignore[attr-defined]

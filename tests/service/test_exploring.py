@@ -5,11 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 from sqlalchemy import Connection, Engine
 
-from crosstune.cost_model.expectation import Expected
 from crosstune.db.engine import transaction
 from crosstune.db.repositories import projects, records, schedules
 from crosstune.service import expecting
@@ -43,15 +41,13 @@ def test_what_other_targets_measured_and_this_one_did_not_is_left_to_explore(eng
         assert len(schedules.unmeasured(connection, here.key, projects.get(connection).key, 2)) == 2
 
 
-def test_the_workload_of_which_least_is_known_is_next(
+def test_the_workload_that_tells_most_of_the_others_is_next(
     engine: Engine, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with transaction(engine) as connection:
         measure(connection, make, "there", *GRAPHS)
         keys = {graph: key_of(connection, make, graph) for graph in GRAPHS}
-        high_s = dict.fromkeys(keys.values(), 2.0) | {keys["dense"]: 5.0}
-        found = {key: Expected(1.5, 1.0, high, np.zeros(1)) for key, high in high_s.items()}
-        monkeypatch.setattr(expecting, "expected", lambda *_: found)
+        monkeypatch.setattr(expecting, "most_telling", lambda *_: keys["dense"])
         project_key, here = projects.get(connection).key, make.target(connection)
         chosen = {choose(connection, here, project_key, INFORMATIVE, Random(seed)) for seed in range(5)}
         assert chosen == {keys["dense"]}

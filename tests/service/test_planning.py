@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 
 from crosstune.db.engine import transaction
-from crosstune.db.repositories import jobs, records, steps, tasks
+from crosstune.db.repositories import devices, jobs, records, steps, tasks, workers
 from crosstune.db.repositories.jobs import JobRow, JobState
 from crosstune.db.repositories.tasks import TaskRow
 from crosstune.service.planning import SMALLEST_ROUND, plan_next, round_size, task_state
@@ -86,10 +86,20 @@ def test_a_round_has_at_least_one_trial_and_never_more_than_are_left(
 
 
 ME = 1
+NOW = 1000.0
 
 
-def running(connection: Connection, make: Any) -> JobRow:
-    return jobs.transition(connection, make.job(connection, ("conv", "pool")).id, JobState.RUNNING)
+def running(connection: Connection, make: Any, *graphs: str, budget_trials: int = 1000) -> JobRow:
+    network = make.network(connection, "net of " + " ".join(graphs), graphs or ("conv", "pool"))
+    job = jobs.create(
+        connection,
+        project_id="default",
+        network_id=network.id,
+        target_key=make.target(connection).key,
+        budget_trials=budget_trials,
+        budget_s=None,
+    )
+    return jobs.transition(connection, job.id, JobState.RUNNING)
 
 
 def rounds(connection: Connection, job: JobRow, count: int, latency_s: float, trials: int = 32) -> None:
@@ -165,3 +175,57 @@ def test_a_task_counts_what_was_tried_before_its_job(make: Any) -> None:
         1, "job_x", 1, 1, "wkl_x", "00", "conv", 1e6, 1, 24, 2, 6.0, 1e-3, 2e-3, False, [[8, 2, None], [24, 6, 1e-3]]
     )
     assert [(best.trials, best.latency_s) for best in task_state(row, tried=124).curve] == [(124, 1e-3)]
+
+
+def with_devices(connection: Connection, job: JobRow, count: int) -> None:
+    """That stand for the job's target, each with a live worker on a host of its own."""
+    for number in range(count):
+        host = f"host-{number}"
+        device = devices.register(connection, name=host, kind="local", host=host)
+        devices.stand_for(connection, device.key, job.target_key)
+        workers.register(connection, host=host, pid=number, version="1", schema="1", now=NOW)
+
+
+def live_tasks(connection: Connection, job: JobRow) -> list[int]:
+    return sorted(one["task_key"] for one in steps.live_rounds(connection, job.id))
+
+
+def test_a_job_has_as_many_rounds_of_different_tasks_at_once_as_there_are_devices(engine: Engine, make: Any) -> None:
+    with transaction(engine) as connection:
+        job = running(connection, make, "conv", "pool", "dense")
+        keys = sorted(task.key for task in tasks.of_job(connection, job.id))
+        with_devices(connection, job, 2)
+        plan_next(connection, job.id, ROUND_TRIALS, NOW)
+        assert len(live_tasks(connection, job)) == 2 and set(live_tasks(connection, job)) < set(keys)
+        plan_next(connection, job.id, ROUND_TRIALS, NOW)
+        assert len(live_tasks(connection, job)) == 2
+        with_devices(connection, job, 9)
+        plan_next(connection, job.id, ROUND_TRIALS, NOW)
+        assert live_tasks(connection, job) == keys
+
+
+def test_devices_that_other_work_waits_for_are_left_to_it_but_every_job_has_a_round(engine: Engine, make: Any) -> None:
+    with transaction(engine) as connection:
+        one, other = running(connection, make, "conv", "pool", "dense"), running(connection, make, "softmax", "relu")
+        with_devices(connection, one, 3)
+        plan_next(connection, one.id, ROUND_TRIALS, NOW)
+        plan_next(connection, other.id, ROUND_TRIALS, NOW)
+        assert (len(live_tasks(connection, one)), len(live_tasks(connection, other))) == (3, 1)
+
+
+def test_trials_under_way_count_and_the_build_waits_for_the_last_of_them(engine: Engine, make: Any) -> None:
+    with transaction(engine) as connection:
+        job = running(connection, make, "conv", "pool", "dense", budget_trials=40)
+        with_devices(connection, job, 3)
+        plan_next(connection, job.id, 32, NOW)
+        assert len(steps.live_rounds(connection, job.id)) == 3
+        while live := [step for step in steps.of_job(connection, job.id, live_only=True) if step.kind == "round"]:
+            assert jobs.get(connection, job.id).state is JobState.RUNNING
+            claim = steps.claim(connection, live[0].id, "me", 10.0)
+            assert claim is not None
+            steps.finish(connection, claim)
+            given = claim.input["trials"]
+            jobs.count(connection, job.id, trials=given, searched_s=1.0, untuned_latency_s=None, best_latency_s=None)
+            plan_next(connection, job.id, 32, NOW)
+        ended = jobs.get(connection, job.id)
+        assert (ended.state, ended.trials, ended.stop_reason) == (JobState.BUILDING, 40, "trials used")

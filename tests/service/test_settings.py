@@ -69,7 +69,7 @@ def test_loopback_has_many_names(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("port", "70000"), ("lease_s", "0"), ("builders", "0"), ("redis_url", "redis://x"), ("log_level", "loud")],
+    [("port", "70000"), ("lease_s", "0"), ("builders", "0"), ("redis_url", "http://x"), ("log_level", "loud")],
 )
 def test_a_value_that_cannot_be_used_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PREFIX + name.upper(), value)

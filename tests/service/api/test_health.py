@@ -92,6 +92,10 @@ def test_prometheus_reads_steps_workers_and_how_batches_were_ranked(api: Api) ->
     lines = found.text.splitlines()
     assert "crosstune_workers_live 1.0" in lines
     assert 'crosstune_steps{state="queued"} 1.0' in lines
+    assert any(line.startswith("crosstune_queue_steps{target=") and line.endswith(" 1.0") for line in lines)
+    waits = [line for line in lines if line.startswith("crosstune_queue_oldest_seconds{")]
+    assert waits and all(0.0 <= float(line.split()[-1]) < 600.0 for line in waits)
+    assert "crosstune_trials_total 0.0" in lines and 'crosstune_jobs{state="running"} 0.0' in lines
     place = f'{{operator="all",target="{target}"}}'
     assert f"crosstune_ranking_pairwise_accuracy{place} 0.4" in lines
     assert f"crosstune_ranking_drifting{place} 1.0" in lines

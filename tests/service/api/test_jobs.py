@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import update
 
 from crosstune.db.engine import transaction
-from crosstune.db.repositories import jobs, tasks
+from crosstune.db.repositories import jobs, tasks, workers
 from crosstune.db.repositories.jobs import JobState
+from crosstune.db.tables import Job
 from crosstune.service.jobs import start_job
 
 if TYPE_CHECKING:
@@ -103,6 +107,23 @@ def test_with_a_device_but_no_live_worker_the_job_says_so(api: Api) -> None:
     job = _submit(api, target=machine["id"])
     assert job["state"] == "queued"
     assert "no live worker" in job["waiting_for"]
+
+
+def test_a_running_job_says_that_nobody_is_left_to_go_on_with_it_and_since_when(api: Api) -> None:
+    api.network()
+    machine = api.made(api.post("/v1/targets/detect"))
+    job = _submit(api, target=machine["id"])
+    with transaction(api.engine) as connection:
+        jobs.transition(connection, job["id"], jobs.JobState.RUNNING, message="")
+        worker = workers.register(connection, host=socket.gethostname(), pid=1, version="1", schema="1")
+    assert api.get(f"/v1/jobs/{job['id']}").json()["waiting_for"] is None
+    heard = datetime.now(UTC) - timedelta(seconds=120)
+    with transaction(api.engine) as connection:
+        workers.beat(connection, worker.id, now=heard.timestamp())
+        connection.execute(update(Job).values(created_at=heard.timestamp() - 60))
+    shown = api.get(f"/v1/jobs/{job['id']}").json()
+    assert (shown["state"], datetime.fromisoformat(shown["waiting_since"])) == ("running", heard)
+    assert "no live worker" in shown["waiting_for"]
 
 
 def test_a_job_for_a_network_in_its_import_starts_when_that_is_done(api: Api) -> None:

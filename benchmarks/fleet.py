@@ -1,0 +1,215 @@
+"""What a service of many workers does: `python -m benchmarks.fleet`
+
+On a database of its own in the local PostgreSQL (CROSSTUNE_TEST_POSTGRES_URL), 1 to 32 workers, each a process with a
+device of its own, take rounds whose search and measuring are a sleep of the length that real ones have (demo.json).
+Everything else is real. Counted are the rounds that end in a minute, once every worker has work: for one job of 40
+tasks, and for 32 jobs. Efficiency is rounds per worker and second over those of one worker alone; transactions are
+those that PostgreSQL counted.
+
+Finished parts are kept, so a broken run goes on. It takes about a quarter of an hour, and needs a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, func, select, text
+
+from benchmarks import report
+from benchmarks.cluster import announcement, database
+from benchmarks.report import Claim
+from crosstune.db import migrate
+from crosstune.db.engine import create_engine, reading, retrying
+from crosstune.db.repositories import jobs, networks, targets, workloads
+from crosstune.db.repositories.steps import StepState
+from crosstune.db.tables import Step
+from crosstune.service import jobs as service_jobs
+from crosstune.tuner.contracts import TargetSpec
+
+WORKERS, QUICK_WORKERS = (1, 2, 8, 32), (1, 4)
+COUNTED_S, QUICK_S = 60.0, 10.0
+ROUND_S, QUICK_ROUND_S = 6.0, 1.0
+"""A round of SqueezeNet took 5 to 8 s in the demo's job."""
+TASKS = 40
+TARGET = "sleeping"
+ONE_JOB, MANY_JOBS = "one_job", "many_jobs"
+JOBS = {ONE_JOB: 1, MANY_JOBS: 32}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few workers, some seconds; not written as a result")
+    parser.add_argument("--fresh", action="store_true", help="forget finished parts of an earlier run")
+    options = parser.parse_args()
+    folder = report.kept_folder("fleet", options.quick, options.fresh)
+    rows = []
+    for kind in JOBS:
+        for count in QUICK_WORKERS if options.quick else WORKERS:
+            kept = folder / f"{kind}-{count}.json"
+            if not kept.exists():
+                kept.write_text(json.dumps(scaled(kind, count, folder, options.quick)))
+            rows.append(json.loads(kept.read_text()))
+            print(rows[-1], flush=True)
+    path = report.write("fleet", "python -m benchmarks.fleet", claims(rows), {"scaling": rows}, 1, options.quick)
+    print(path)
+
+
+def scaled(kind: str, count: int, folder: Path, quick: bool) -> dict[str, Any]:
+    """Rounds that end in the counted time, and the transactions that they took."""
+    counted_s, round_s = (QUICK_S, QUICK_ROUND_S) if quick else (COUNTED_S, ROUND_S)
+    with database() as url:
+        migrate.upgrade(url)
+        engine = create_engine(url)
+        fill(engine, JOBS[kind])
+        with workers(count, url, folder / "workers", round_s):
+            wait_for_work(engine, count, 10 * round_s + 60)
+            rounds, transactions, began_s = ended(engine), committed(engine), time.monotonic()
+            time.sleep(counted_s)
+            seconds = time.monotonic() - began_s
+            found = {"rounds": ended(engine) - rounds, "transactions": committed(engine) - transactions}
+        engine.dispose()
+    rate = found["rounds"] / seconds
+    return {"jobs": kind, "workers": count, "seconds": seconds, **found, "rounds_per_s": rate, "round_s": round_s}
+
+
+def fill(engine: Engine, count: int) -> None:
+    """A target, and `count` jobs without an end, each for a network of TASKS workloads of its own."""
+
+    def work(connection: Connection) -> None:
+        spec = TargetSpec("llvm", "x86-64", 1, TARGET)
+        target, _ = targets.register(connection, identity=spec.identity, name=TARGET, spec=spec.to_json())
+        for number in range(count):
+            network = made_network(connection, number)
+            job = jobs.create(
+                connection,
+                project_id="default",
+                network_id=network,
+                target_key=target.key,
+                budget_trials=None,
+                budget_s=1e9,
+                whole_budget=True,
+            )
+            service_jobs.start_job(connection, job)
+
+    retrying(engine, work)
+
+
+def made_network(connection: Connection, number: int) -> str:
+    row, _ = networks.submit(
+        connection,
+        project_id="default",
+        name=f"network {number}",
+        content_sha256=sha256(number),
+        shapes={},
+        size_bytes=1,
+        artifact_id=None,
+    )
+    networks.mark_ready(
+        connection,
+        row.id,
+        graph_key=sha256("graph", number),
+        inputs=[],
+        outputs=[],
+        layout="NHWC",
+        layout_note="",
+        synthetic_weights=False,
+        pipeline_version=1,
+        tasks=[(made_workload(connection, number, task), 1 + task % 3) for task in range(TASKS)],
+    )
+    return row.id
+
+
+def made_workload(connection: Connection, number: int, task: int) -> int:
+    return workloads.get_or_create(
+        connection,
+        sha256=sha256("workload", number, task),
+        version_free_key=sha256("key", number, task),
+        name="matmul",
+        module="{}",
+        flops=1e6 * (1 + task),
+        args=[["float32", [1 + number, 1 + task]]],
+        output_count=1,
+        tvm_version="0.27",
+        pipeline_version=1,
+    ).key
+
+
+def sha256(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@contextmanager
+def workers(count: int, url: str, folder: Path, round_s: float) -> Iterator[None]:
+    processes = []
+    try:
+        for number in range(count):
+            own = folder / str(number)
+            own.mkdir(parents=True, exist_ok=True)
+            environment = {"CROSSTUNE_DATABASE_URL": url, "CROSSTUNE_DATA_DIR": str(own), "CROSSTUNE_RANKER": "random"}
+            command = [sys.executable, "-m", "benchmarks.sleeping_worker", f"device-{number}", str(round_s), TARGET]
+            with (own / "log").open("wb") as log:
+                processes.append(
+                    subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log)
+                )
+        for process in processes:
+            if announcement(process) is None:
+                raise SystemExit(f"a worker did not start; see {folder}")
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
+
+
+def wait_for_work(engine: Engine, count: int, seconds: float) -> None:
+    """Until as many rounds run at once as there are workers."""
+    until_s = time.monotonic() + seconds
+    while running(engine) < count:
+        if time.monotonic() > until_s:
+            print(f"only {running(engine)} of {count} workers have work", flush=True)
+            return
+        time.sleep(0.2)
+
+
+def running(engine: Engine) -> int:
+    with reading(engine) as connection:
+        query = select(func.count()).where(Step.state == StepState.RUNNING)
+        return int(connection.execute(query).scalar_one())
+
+
+def ended(engine: Engine) -> int:
+    with reading(engine) as connection:
+        query = select(func.count()).where(Step.state == StepState.DONE)
+        return int(connection.execute(query).scalar_one())
+
+
+def committed(engine: Engine) -> int:
+    with reading(engine) as connection:
+        query = text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+        return int(connection.execute(query).scalar_one())
+
+
+def claims(rows: list[dict[str, Any]]) -> list[Claim]:
+    return [Claim(f"efficiency_32_{kind}", efficiency(rows, kind), "", 0.9, "higher") for kind in JOBS]
+
+
+def efficiency(rows: list[dict[str, Any]], kind: str) -> float | None:
+    """Of the most workers."""
+    own = {row["workers"]: row["rounds_per_s"] for row in rows if row["jobs"] == kind}
+    most = max(own)
+    return own[most] / most / own[1] if own[1] else None
+
+
+if __name__ == "__main__":
+    main()
