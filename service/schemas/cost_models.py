@@ -35,7 +35,7 @@ class Pruning(In):
 class RetrainBudget(In):
     seconds: float = Field(default=900.0, gt=0, le=24 * 3600.0, description="No epoch begins after so long.")
     epochs: int = Field(
-        default=30, ge=1, le=1000, description="Epochs at most; it stops when validation gets no better."
+        default=12, ge=1, le=1000, description="Epochs at most; it stops when validation gets no better."
     )
 
 
