@@ -1,12 +1,16 @@
 """What a service of many workers does: `python -m benchmarks.fleet`
 
-On a database of its own in the local PostgreSQL (CROSSTUNE_TEST_POSTGRES_URL), 1 to 32 workers, each a process with a
-device of its own, take rounds whose search and measuring are a sleep of the length that real ones have (demo.json).
-Everything else is real. Counted are the rounds that end in a minute, once every worker has work: for one job of 40
-tasks, and for 32 jobs. Efficiency is rounds per worker and second over those of one worker alone; transactions are
-those that PostgreSQL counted.
+On databases of its own in the local PostgreSQL (CROSSTUNE_TEST_POSTGRES_URL):
 
-Finished parts are kept, so a broken run goes on. It takes about a quarter of an hour, and needs a quiet machine.
+- `scaling`: 1 to 32 workers, each a process with a device of its own, take rounds whose search and measuring are a
+  sleep of the length that real ones have. Everything else is real. Counted are the rounds that end in a minute, once
+  every worker has work: for one job of 40 tasks, and for 32 jobs. Efficiency is rounds per worker and second over
+  those of one worker alone; transactions are those that PostgreSQL counted.
+- `chaos`: 200 kills during real jobs, in eight episodes (benchmarks/chaos.py).
+- `load`: queries among a million records, on both databases, and submits from many clients (benchmarks/load.py).
+
+Finished parts are kept, so a broken run goes on; `--only` does one of the three. It takes about an hour and a half,
+and all but the chaos needs a quiet machine.
 """
 
 from __future__ import annotations
@@ -18,15 +22,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, select, text
 
-from benchmarks import report
+from benchmarks import chaos, load, report
 from benchmarks.cluster import announcement, database
+from benchmarks.networks import tiny
 from benchmarks.report import Claim
 from crosstune.db import migrate
 from crosstune.db.engine import create_engine, reading, retrying
@@ -40,6 +46,7 @@ WORKERS, QUICK_WORKERS = (1, 2, 8, 32), (1, 4)
 COUNTED_S, QUICK_S = 60.0, 10.0
 ROUND_S, QUICK_ROUND_S = 6.0, 1.0
 """A round of SqueezeNet took 5 to 8 s in the demo's job."""
+EPISODES, KILLS = 8, 25
 TASKS = 40
 TARGET = "sleeping"
 ONE_JOB, MANY_JOBS = "one_job", "many_jobs"
@@ -50,18 +57,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few workers, some seconds; not written as a result")
     parser.add_argument("--fresh", action="store_true", help="forget finished parts of an earlier run")
+    parser.add_argument("--only", choices=("scaling", "chaos", "load"), help="these parts; the others as they are kept")
     options = parser.parse_args()
     folder = report.kept_folder("fleet", options.quick, options.fresh)
-    rows = []
-    for kind in JOBS:
-        for count in QUICK_WORKERS if options.quick else WORKERS:
-            kept = folder / f"{kind}-{count}.json"
-            if not kept.exists():
-                kept.write_text(json.dumps(scaled(kind, count, folder, options.quick)))
-            rows.append(json.loads(kept.read_text()))
-            print(rows[-1], flush=True)
-    path = report.write("fleet", "python -m benchmarks.fleet", claims(rows), {"scaling": rows}, 1, options.quick)
+    chosen = parts(folder, options.quick)
+    for name, work in chosen.items():
+        if options.only in (None, name.partition("-")[0]) and not kept(folder, name).exists():
+            kept(folder, name).write_text(json.dumps(work()))
+            print(name, kept(folder, name).read_text(), flush=True)
+    found = {name: json.loads(kept(folder, name).read_text()) for name in chosen if kept(folder, name).exists()}
+    path = report.write("fleet", "python -m benchmarks.fleet", claims(found), found, 1, options.quick)
     print(path)
+
+
+def parts(folder: Path, quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
+    """By name; what comes before the first `-` is what `--only` names."""
+    counts = QUICK_WORKERS if quick else WORKERS
+    scaling = {
+        f"scaling-{kind}-{count}": partial(scaled, kind, count, folder, quick) for kind in JOBS for count in counts
+    }
+    network = tiny(folder / "tiny.onnx")
+    episodes = range(1 if quick else EPISODES)
+    shaken = {f"chaos-{seed}": partial(chaos.episode, seed, 3 if quick else KILLS, network) for seed in episodes}
+    loaded = {
+        "load-sqlite": partial(load.queried_sqlite, folder / "sqlite", quick),
+        "load-postgres": partial(load.queried_postgres, folder / "postgres", quick),
+        "load-submits": partial(load.submitted, folder / "submits", quick),
+    }
+    return {**scaling, **shaken, **loaded}
+
+
+def kept(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
 
 
 def scaled(kind: str, count: int, folder: Path, quick: bool) -> dict[str, Any]:
@@ -200,15 +227,41 @@ def committed(engine: Engine) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def claims(rows: list[dict[str, Any]]) -> list[Claim]:
-    return [Claim(f"efficiency_32_{kind}", efficiency(rows, kind), "", 0.9, "higher") for kind in JOBS]
+def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
+    """Of what is there; the value of what is not is null."""
+    rows = [each for name, each in found.items() if name.startswith("scaling")]
+    shaken = [each for name, each in found.items() if name.startswith("chaos")]
+    kills = sum(sum(each["kills"].values()) for each in shaken)
+    recoveries_s = sorted(second for each in shaken for second in each["recoveries_s"])
+    submits = found.get("load-submits")
+    return [
+        Claim("chaos_kills", kills, "", 200, "higher", None, len(shaken)),
+        Claim("chaos_lost", sum(each["lost"] for each in shaken) if shaken else None, "", 0, "lower"),
+        Claim("chaos_doubled", sum(each["doubled"] for each in shaken) if shaken else None, "", 0, "lower"),
+        Claim("recovery_s", max(recoveries_s, default=None), "s", 20, "lower", ends(recoveries_s), len(recoveries_s)),
+        *(Claim(f"efficiency_32_{kind}", efficiency(rows, kind), "", 0.9, "higher") for kind in JOBS),
+        *(
+            Claim(f"best_schedule_p95_ms_1m_{kind}", found.get(f"load-{kind}", {}).get("p95_ms"), "ms", 20, "lower")
+            for kind in ("sqlite", "postgres")
+        ),
+        Claim(
+            "submits_per_s_postgres",
+            None if submits is None else submits["accepted"] / submits["seconds"],
+            *("1/s", 100, "higher"),
+        ),
+        Claim("submits_lost", None if submits is None else submits["lost"], "", 0, "lower"),
+    ]
+
+
+def ends(values: list[float]) -> tuple[float, float] | None:
+    return (values[0], values[-1]) if values else None
 
 
 def efficiency(rows: list[dict[str, Any]], kind: str) -> float | None:
     """Of the most workers."""
     own = {row["workers"]: row["rounds_per_s"] for row in rows if row["jobs"] == kind}
-    most = max(own)
-    return own[most] / most / own[1] if own[1] else None
+    most = max(own, default=1)
+    return own[most] / most / own[1] if most > 1 and own.get(1) else None
 
 
 if __name__ == "__main__":

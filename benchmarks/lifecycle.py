@@ -100,7 +100,7 @@ def retrained(folder: Path, count: int) -> dict[str, Any]:
         "seconds": time.monotonic() - began_s,
         "peak_bytes": peak_bytes,
         "progress": model.progress,
-        "quality": None if model.quality is None else model.quality.model_dump(mode="json"),
+        "quality": None if model.quality is None else model.quality.model_dump(mode="json", exclude={"by_target"}),
     }
 
 
@@ -241,6 +241,11 @@ def predicted(folder: Path) -> dict[str, Any]:
     return {"latencies_s": latencies_s, "schedules": SCHEDULES}
 
 
+def disturbed(job: dict[str, Any]) -> float:
+    """Share of its measurements; on a machine that others use too, some are whatever we do."""
+    return float(job["disturbed"] / job["measurements"])
+
+
 def require(model: CostModelDetail) -> None:
     if model.state != "candidate":
         raise SystemExit(f"{model.id} {model.state}: {model.failure}")
@@ -252,7 +257,7 @@ def claims(found: dict[str, Any]) -> list[Claim]:
     return [
         Claim("retrain_100k_minutes", many["seconds"] / 60, "min", 15, "lower"),
         Claim("retrain_peak_gb", many["peak_bytes"] / 1e9, "GB", 2, "lower"),
-        Claim("retrain_disturbed_share", beside["disturbed"] / beside["measurements"], "", 0.02, "lower"),
+        Claim("retrain_disturbed_share", disturbed(beside) - disturbed(alone), "", 0.02, "lower"),
         Claim("best_latency_ratio_with_retrain", beside["best_latency_s"] / alone["best_latency_s"], "", 1.03, "lower"),
         retraining_gain.claim(found["gained"]),
         exploring.claim(found["explored"]),

@@ -59,8 +59,9 @@ def start_s(folder: Path) -> float:
         return time.perf_counter() - started_s
 
 
-def fill(url: str, count: int) -> tuple[str, str]:
-    """A network of 40 tasks with `count` measured schedules in all; returns target and network id."""
+def fill(url: str, count: int, name: str = "bench") -> tuple[str, str]:
+    """A network of 40 tasks with `count` measured schedules in all; returns target and network id. Again under another
+    name: another network, on the same target."""
     migrate.upgrade(url)
     engine = create_engine(url)
     random = np.random.default_rng(0)
@@ -73,8 +74,8 @@ def fill(url: str, count: int) -> tuple[str, str]:
             lambda c, number=number: (
                 workloads.get_or_create(  # type: ignore[misc]
                     c,
-                    sha256=digest(f"workload {number}"),
-                    version_free_key=digest(f"graph {number}"),
+                    sha256=digest(f"workload {name} {number}"),
+                    version_free_key=digest(f"graph {name} {number}"),
                     name="conv2d",
                     module="{}",
                     flops=1e8,
@@ -100,8 +101,8 @@ def fill(url: str, count: int) -> tuple[str, str]:
         lambda c: networks.submit(
             c,
             project_id=project.id,
-            name="bench",
-            content_sha256=digest("network"),
+            name=name,
+            content_sha256=digest(f"network {name}"),
             shapes={},
             size_bytes=1,
             artifact_id=None,
@@ -112,7 +113,7 @@ def fill(url: str, count: int) -> tuple[str, str]:
         lambda c: networks.mark_ready(
             c,
             network.id,
-            graph_key=digest("graph"),
+            graph_key=digest(f"graph {name}"),
             inputs=[],
             outputs=[],
             layout="NHWC",

@@ -64,12 +64,14 @@ def require_head(engine: Engine) -> None:
     """Raise SchemaOutdated, whose text names the command that helps, unless the database has this version's tables."""
     found, needed = current(engine), head()
     if found != needed:
-        raise SchemaOutdated(found, needed, newer=found is not None and not _known(found))
+        raise SchemaOutdated(found, needed, newer=is_newer(found))
 
 
-def _known(revision: str) -> bool:
-    """Whether this version has the migration that leads there."""
-    return any(script.revision == revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+def is_newer(found: str | None) -> bool:
+    """Whether a later version made the tables: this one has no migration that leads there. As migrations only add, a
+    process that runs already goes on with them."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return found is not None and found not in known
 
 
 def _config() -> Config:

@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
@@ -24,18 +24,15 @@ from crosstune.db.repositories.records import NewCandidate
 from crosstune.service.calibrated import known_references_s
 from crosstune.service.settings import Settings
 from crosstune.service.steps.tuning import new_measurement, round_request
-from crosstune.tuner.builder import Builder, BuildJob
+from crosstune.tuner.builder import Builder
 from crosstune.tuner.child import Template
-from crosstune.tuner.contracts import Attempt, CrosstuneError, Quality, RoundRequest, TargetSpec
+from crosstune.tuner.contracts import Attempt, CrosstuneError, RoundRequest, TargetSpec
+from crosstune.tuner.remeasuring import measure_again
 from crosstune.tuner.runner import Runner
 from crosstune.tuner.targets import can_measure, detect_machine
 
 TOLERANCE = 0.1
 """A stored latency is reproduced when the new one differs by at most this share of it."""
-MEASUREMENTS = 3
-"""Of one record; the median over all their repeats counts, as a record is judged by the median of its measurements."""
-TRIES = 7
-"""Measurements of one record at most, while something else disturbs them; the last then counts."""
 PATIENCE = 0.9
 """An audit has time: see `Runner`."""
 LEASE_S = 300.0
@@ -104,7 +101,7 @@ def _audit(
             spec = TargetSpec.from_json(row.spec)
             for candidate in sample:
                 request = _request(engine, timeouts_s, spec, row.key, candidate)
-                attempt = _measure(engine, builder, runner, request, candidate)
+                attempt = measure_again(builder, runner, request, candidate.trace, lambda: _device(engine))
                 findings.append(_finding(candidate, row.id, attempt))
                 if record:
                     _record(engine, row.key, candidate, attempt)
@@ -126,28 +123,6 @@ def _request(
             build_timeout_s=timeouts_s[0],
             run_timeout_s=timeouts_s[1],
         )
-
-
-def _measure(
-    engine: Engine, builder: Builder, runner: Runner, request: RoundRequest, candidate: AuditCandidate
-) -> Attempt:
-    built = builder.build(BuildJob(request.workload.module, candidate.trace, request.target))
-    if isinstance(built, Attempt):
-        return built
-    undisturbed: list[Attempt] = []
-    with built, _device(engine):
-        for _ in range(TRIES):
-            before_s = runner.settle(request.target)
-            attempt = runner.measure(built, request, Quality.FULL, None)
-            if attempt.invalidity is not None:
-                return attempt
-            if not runner.disturbed(max(before_s, runner.reference(request.target))):
-                undisturbed.append(attempt)
-            if len(undisturbed) == MEASUREMENTS:
-                break
-    if not undisturbed:
-        return replace(attempt, disturbed=True)
-    return replace(attempt, latencies_s=tuple(value for each in undisturbed for value in each.latencies_s))
 
 
 def _record(engine: Engine, target_key: int, candidate: AuditCandidate, attempt: Attempt) -> None:

@@ -8,13 +8,23 @@ refused here. Defects end here too: the log gets the traceback, the caller a tra
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crosstune.service.errors import BodyTooLarge, ContentTypeRefused, HostRefused, OriginRefused, ServiceError
+from crosstune.service import tracing
+from crosstune.service.errors import (
+    BodyTooLarge,
+    ContentTypeRefused,
+    HostRefused,
+    OriginRefused,
+    ServiceError,
+    TooBusy,
+)
 from crosstune.service.problems import INTERNAL, MEDIA_TYPE, encoded, problem_body, problem_of
 from crosstune.service.settings import Settings
 
@@ -24,6 +34,9 @@ UPLOAD_PATHS: Final = ("/v1/networks", "/v1/records/import")
 UPLOAD_TYPES: Final = ("application/octet-stream",)
 JSON_TYPES: Final = ("application/json",)
 TRACE_HEADER: Final = "x-trace-id"
+READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+TOO_MANY: Final = 429
+RETRY_S: Final = 1
 
 SAFE_HEADERS: Final = {
     "x-content-type-options": "nosniff",
@@ -45,6 +58,8 @@ class Edge:
         self.origins = frozenset(settings.allowed_origins)
         self.max_upload_bytes = settings.max_upload_bytes
         self.max_json_bytes = settings.max_json_bytes
+        self.max_writes = settings.max_writes
+        self._writes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -56,7 +71,8 @@ class Edge:
         answer = _Answer(send, trace_id, body)
         try:
             self._check(scope, body.limit_bytes)
-            await self.app(scope, body.receive, answer.send)
+            with self._admitted(scope), _traced(scope):
+                await self.app(scope, body.receive, answer.send)
         except ServiceError as error:
             status, facts = problem_of(error, trace_id)
             await answer.problem(status, encoded(facts))
@@ -66,6 +82,20 @@ class Edge:
                 raise  # the server cuts the connection, so that half an answer is not taken for a whole one
             detail = f"the request could not be completed; the service's log has the cause under trace {trace_id}"
             await answer.problem(500, encoded(problem_body(INTERNAL, detail, trace_id)))
+
+    @contextmanager
+    def _admitted(self, scope: Scope) -> Iterator[None]:
+        """What is not answered at once only waits for the database, and would time out there."""
+        if scope["method"] in READS:
+            yield
+            return
+        if self._writes >= self.max_writes:
+            raise TooBusy(self.max_writes)
+        self._writes += 1
+        try:
+            yield
+        finally:
+            self._writes -= 1
 
     def _check(self, scope: Scope, limit_bytes: int) -> None:
         headers = Headers(scope=scope)
@@ -88,6 +118,13 @@ class Edge:
         site = headers.get("sec-fetch-site", "none")
         if site not in {"none", "same-origin"} and not origins:
             raise OriginRefused(f"the browser says the request is {site[:20]}")
+
+
+def _traced(scope: Scope) -> AbstractContextManager[None]:
+    """Requests that change something; a caller that is traced itself says so."""
+    if scope["method"] in READS:
+        return nullcontext()
+    return tracing.span(f"{scope['method']} {scope['path']}", Headers(scope=scope).get(tracing.TRACEPARENT))
 
 
 def _check_body(headers: Headers, scope: Scope, limit_bytes: int) -> None:
@@ -152,6 +189,8 @@ class _Answer:
 
     async def _problem(self, status: int, body: bytes) -> None:
         headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+        if status == TOO_MANY:
+            headers.append((b"retry-after", str(RETRY_S).encode()))
         await self._pass_on({"type": "http.response.start", "status": status, "headers": headers})
         await self._pass_on({"type": "http.response.body", "body": body})
 

@@ -299,5 +299,12 @@ class BodyTooLarge(ServiceError):
         super().__init__(f"the body is larger than the {limit_bytes} bytes taken here", limit_bytes=limit_bytes)
 
 
+class TooBusy(ServiceError):
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} requests that change something are being answered already; nothing was done, come back in a second"
+        )
+
+
 class LimitReached(ServiceError):
     """Storage is full or a like limit of the machine; nothing was stored."""

@@ -11,6 +11,7 @@ from crosstune.service import availability, room
 from crosstune.service.schemas.health import Liveness, Readiness
 from crosstune.service.services import Services
 
+NEWER_SCHEMA = "a newer crosstune has upgraded the database: upgrade this process too"
 NO_WORKER = "no live worker: work is accepted and waits until one starts"
 
 
@@ -25,7 +26,8 @@ def readiness(services: Services) -> Readiness:
     expected = migrate.head()
     try:
         found = migrate.current(services.engine)
-        if found != expected:
+        newer = migrate.is_newer(found)
+        if found != expected and not newer:
             return _unready(f"has schema {found or 'none'}: run `crosstune db upgrade`", found, expected)
         room.check_writable(services.engine)
         with reading(services.engine) as connection:
@@ -46,7 +48,7 @@ def readiness(services: Services) -> Readiness:
         expected_schema_version=expected,
         live_workers=live,
         queued_steps=queued,
-        warnings=[] if live else [NO_WORKER],
+        warnings=[*([] if live else [NO_WORKER]), *([NEWER_SCHEMA] if newer else [])],
     )
 
 

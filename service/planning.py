@@ -61,7 +61,7 @@ def _room(connection: Connection, job: JobRow, live: int, seen_after: float | No
     other work leaves."""
     if seen_after is None:
         return 1 - live
-    others = steps.count_live(connection, work.target_queue(job.target_id)) - live
+    others = steps.count_live(connection, work.target_queue(job.target_id), StepKind.ROUND) - live
     return max(1, devices.serving(connection, job.target_key, seen_after) - others) - live
 
 

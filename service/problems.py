@@ -96,6 +96,7 @@ PROBLEMS: dict[type[Exception], ProblemKind] = {
     errors.OriginRefused: ProblemKind(403, "origin-refused", "Origin is not trusted"),
     errors.ContentTypeRefused: ProblemKind(415, "content-type-refused", "Content type is not taken"),
     errors.BodyTooLarge: ProblemKind(413, "body-too-large", "Body is too large"),
+    errors.TooBusy: ProblemKind(429, "too-busy", "Too many requests at once"),
     errors.LimitReached: ProblemKind(507, "limit-reached", "No room"),
     NetworkRefused: ProblemKind(422, "network-refused", "Network cannot be imported"),
     TargetRefused: ProblemKind(422, "target-refused", "Target cannot be used"),

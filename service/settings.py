@@ -68,13 +68,28 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Web origins besides the service's own that may call it, separated by commas."
     )
+    recheck_days: float | None = Field(
+        None, gt=0, description="Days after which best records are measured again, while no job waits; empty: never."
+    )
     webhook_secret: SecretStr | None = Field(
         None, description="Key that signs what webhooks get; empty: nothing is signed."
     )
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Public hosts that webhooks may call, separated by commas."
     )
+    keep_events_days: float = Field(30.0, gt=0, description="Days after which the events of jobs are forgotten.")
+    keep_builds_days: float | None = Field(
+        None,
+        gt=0,
+        description="Days after which builds lose their artifacts, but for the newest of each network and target.",
+    )
+    keep_failed_days: float | None = Field(
+        None, gt=0, description="Days after which failed attempts to measure are forgotten; their verdicts stay."
+    )
     max_upload_bytes: int = Field(512 * 2**20, ge=1024, description="Largest network upload, in bytes.")
+    max_writes: int = Field(
+        64, ge=1, description="Requests that change something, answered at once; more are refused with 429."
+    )
     max_json_bytes: int = Field(2**20, ge=1024, description="Largest JSON body, in bytes.")
     embedded_worker: bool = Field(True, description="Run a worker for this machine inside the service process.")
     round_trials: int = Field(32, ge=1, le=1024, description="Candidates measured per round of one task.")
@@ -108,6 +123,9 @@ class Settings(BaseSettings):
     )
     events_poll_s: float = Field(0.25, gt=0, description="Seconds between looks for new events to stream.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log line shown.")
+    otlp_endpoint: str | None = Field(
+        None, pattern=r"^https?://", description="Collector of OpenTelemetry traces, such as http://127.0.0.1:4318."
+    )
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object each.")
 
     @field_validator("allowed_hosts", "allowed_origins", "webhook_hosts", mode="before")

@@ -8,6 +8,7 @@
 | calibrate | `hw.<target id>` | target_id, device_id |
 | load_records | `crosstune` | artifact_id |
 | explore | `hw.<target id>` | target_id, trials left, method, seed |
+| recheck | `hw.<target id>` | target_id, before |
 | retrain | `training` | model_id, request |
 | notify | `crosstune` | job_id, url; added by the end of a job (db.repositories.jobs) |
 """
@@ -24,6 +25,7 @@ from crosstune.db.repositories.jobs import JobRow
 from crosstune.db.repositories.step_values import GENERAL_QUEUE as GENERAL_QUEUE
 from crosstune.db.repositories.step_values import StepKind
 
+RECHECKING = -80
 EXPLORING = -50
 """Priority: jobs go first."""
 TRAINING_QUEUE = "training"
@@ -100,6 +102,18 @@ def enqueue_explore(connection: Connection, project_id: str, target_key: int, re
         target_key=target_key,
         priority=EXPLORING,
         input=request,
+    )
+
+
+def enqueue_recheck(connection: Connection, project_id: str, target_key: int, target_id: str, before: float) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.RECHECK,
+        queue=target_queue(target_id),
+        project_id=project_id,
+        target_key=target_key,
+        priority=RECHECKING,
+        input={"target_id": target_id, "before": before},
     )
 
 

@@ -25,15 +25,26 @@ from crosstune import __version__
 from crosstune.db import migrate
 from crosstune.db.engine import reading, retrying
 from crosstune.db.errors import StaleClaim
-from crosstune.db.repositories import builds, cost_models, devices, events, idempotency, jobs, steps, workers
+from crosstune.db.repositories import builds, cost_models, devices, jobs, steps, workers
 from crosstune.db.repositories.cost_models import CostModelStatus
 from crosstune.db.repositories.devices import DeviceState
+from crosstune.db.repositories.step_values import TRACEPARENT
 from crosstune.db.repositories.steps import Claim, StepKind
-from crosstune.service import drift, logs, room, work
+from crosstune.service import drift, logs, retention, room, tracing, work
 from crosstune.service.heart import Heart, Held, Stop
 from crosstune.service.queue import Dispatcher, make_brokers
 from crosstune.service.settings import Settings
-from crosstune.service.steps import building, calibrating, exploring, importing, loading, notifying, retraining, tuning
+from crosstune.service.steps import (
+    building,
+    calibrating,
+    exploring,
+    importing,
+    loading,
+    notifying,
+    rechecking,
+    retraining,
+    tuning,
+)
 from crosstune.service.steps.context import Execute, Identity, Stopped, TryAgain, WorkerContext
 from crosstune.service.store import Store
 from crosstune.tuner.contracts import ChildFailed, CrosstuneError
@@ -50,6 +61,7 @@ EXECUTORS: dict[str, Execute] = {
     StepKind.LOAD_RECORDS: loading.execute,
     StepKind.RETRAIN: retraining.execute,
     StepKind.NOTIFY: notifying.execute,
+    StepKind.RECHECK: rechecking.execute,
 }
 RETRY_S = 1.0
 """Pause before a step whose child died, or that failed unexpectedly, is tried again (three times in all)."""
@@ -126,7 +138,10 @@ class Worker:
         claim = retrying(self._engine, lambda connection: self._claim(connection, step_id))
         if claim is None:
             return
-        with self.context.heart.holding(claim) as held, logs.about(step=claim.step_id, job=claim.job_id):
+        traced = tracing.span(
+            claim.kind, claim.input.get(TRACEPARENT), step=claim.step_id, job=claim.job_id, attempt=claim.attempt
+        )
+        with self.context.heart.holding(claim) as held, logs.about(step=claim.step_id, job=claim.job_id), traced:
             started_s = time.monotonic()
             logger.info("%s begins, attempt %d", claim.kind, claim.attempt)
             try:
@@ -181,8 +196,9 @@ class Worker:
             try:
                 self._announce()
                 if time.monotonic() >= tidy_at_s:
-                    retrying(self._engine, _tidy)
+                    retention.tidy(self._engine, self.context.store, self._settings)
                     retrying(self._engine, self._retrain_where_needed)
+                    retrying(self._engine, self._recheck)
                     tidy_at_s = time.monotonic() + TIDY_S
             except DBAPIError as error:
                 logger.warning("the database cannot be asked for work: %s", error)
@@ -193,6 +209,9 @@ class Worker:
         version = drift.retrain_where_needed(connection, self._settings)
         if version is not None:
             logger.warning("the cost model has drifted; %s is trained", version)
+
+    def _recheck(self, connection: Connection) -> None:
+        rechecking.schedule(connection, self._settings, self.context.identity.device_key)
 
     def _announce(self) -> None:
         if self.context.heart.draining:
@@ -278,12 +297,6 @@ def _remove_leftovers(data_dir: Path, children: Path) -> None:
     shutil.rmtree(data_dir / "building", ignore_errors=True)
     for path in children.glob("expected-*.npz"):
         path.unlink(missing_ok=True)
-
-
-def _tidy(connection: Connection) -> None:
-    """Forget idempotency keys and events that have been kept as long as was promised."""
-    idempotency.prune(connection)
-    events.prune(connection, time.time() - events.KEEP_S)
 
 
 def _cancel(connection: Connection, claim: Claim) -> None:

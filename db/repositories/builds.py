@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, exists, insert, select, update
+from sqlalchemy.orm import aliased
 
 from crosstune.db.engine import stamp
 from crosstune.db.errors import NotFound
@@ -157,6 +158,24 @@ def _build(row: Any) -> BuildRow:
     values = dict(row._mapping)
     values["state"] = BuildState(values["state"])
     return BuildRow(**values)
+
+
+def outlived(connection: Connection, before: float, limit: int) -> list[BuildRow]:
+    """Builds with artifacts that were finished before, oldest first, but for the newest of each network and target."""
+    later = aliased(Build)
+    newer = exists().where(
+        later.network_id == Build.network_id,
+        later.target_key == Build.target_key,
+        later.artifact_id.is_not(None),
+        later.id > Build.id,
+    )
+    old = (Build.artifact_id.is_not(None), Build.finished_at < before, newer)
+    return [_build(row) for row in connection.execute(_rows().where(*old).order_by(Build.id).limit(limit))]
+
+
+def forget_artifact(connection: Connection, build_id: str) -> None:
+    """The build stays, without bytes."""
+    connection.execute(update(Build).where(Build.id == build_id).values(artifact_id=None))
 
 
 def _rows() -> AnySelect:

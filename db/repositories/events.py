@@ -16,7 +16,6 @@ from crosstune.db.engine import stamp
 from crosstune.db.errors import NotFound
 from crosstune.db.tables import Event, Job
 
-KEEP_S = 30 * 24 * 3600.0
 """How long events are kept; an older position gets a snapshot instead."""
 
 

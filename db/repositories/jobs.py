@@ -14,7 +14,7 @@ from crosstune.db.errors import IllegalTransition, NotFound
 from crosstune.db.ids import Prefix, new_id
 from crosstune.db.repositories import events, tasks
 from crosstune.db.repositories.querying import AnySelect
-from crosstune.db.repositories.step_values import GENERAL_QUEUE, StepKind, StepState
+from crosstune.db.repositories.step_values import GENERAL_QUEUE, StepKind, StepState, with_cause
 from crosstune.db.tables import Job, Label, Step, Target
 
 
@@ -220,7 +220,7 @@ def _notify(connection: Connection, job: JobRow, now: float | None) -> None:
                 project_id=job.project_id,
                 subject=job.id,
                 not_before=0.0,
-                input={"job_id": job.id, "url": url},
+                input=with_cause({"job_id": job.id, "url": url}),
                 created_at=stamp(now),
             )
         )

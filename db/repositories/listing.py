@@ -224,6 +224,27 @@ def audit_sample(connection: Connection, target_key: int, count: int, seed: int)
     return [AuditCandidate(row[0], row[1], row[2], row[3].hex(), row[4], row[5]) for row in found]
 
 
+def stale_bests(connection: Connection, target_key: int, before: float, limit: int) -> list[AuditCandidate]:
+    """The best full record of each workload of the target that was last measured before, longest ago first."""
+    place = func.row_number().over(partition_by=Record.workload_key, order_by=(Record.latency_s, Record.key))
+    ranked = select(Record.key, place.label("place")).where(
+        Record.target_key == target_key, BEST_RECORDS, Record.quality == FULL
+    )
+    table = ranked.subquery()
+    bests = select(table.c.key).where(table.c.place == 1)
+    last = func.max(Measurement.measured_at)
+    rows: Any = connection.execute(
+        select(Record.key, Record.id, Record.workload_key, Record.schedule_sha256, Record.latency_s, Record.trace)
+        .join(Measurement, Measurement.record_key == Record.key)
+        .where(Record.key.in_(bests))
+        .group_by(Record.key)
+        .having(last < before)
+        .order_by(last, Record.key)
+        .limit(limit)
+    )
+    return [AuditCandidate(row[0], row[1], row[2], row[3].hex(), row[4], row[5]) for row in rows]
+
+
 def count(connection: Connection, target_key: int | None = None) -> dict[str, int]:
     """How many records there are of each status."""
     query = select(Record.status, func.count()).group_by(Record.status)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
 
 from crosstune.db.codec import digest, digest_or_none, pack_json
 from crosstune.db.engine import stamp
@@ -284,6 +284,12 @@ def withdraw_from(connection: Connection, origin: Origin, reason: str, now: floa
         gone = [key for key, verdict in rejudge(connection, part, now).items() if verdict.status == Status.WITHDRAWN]
         connection.execute(update(Record).where(Record.key.in_(gone)).values(withdrawn_reason=reason))
     return Withdrawn(len(rows), len(keys), min((row.measured_at for row in rows), default=None))
+
+
+def prune_failed(connection: Connection, before: float) -> int:
+    """Forget attempts that failed before; returns how many. The records keep their verdicts."""
+    old = (Measurement.invalidity.is_not(None), Measurement.measured_at < before)
+    return connection.execute(delete(Measurement).where(*old)).rowcount
 
 
 def _measured_by(origin: Origin) -> list[ColumnElement[bool]]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+CAUSE: ContextVar[str | None] = ContextVar("cause", default=None)
+"""What adds steps now, as a W3C traceparent; it is kept in their input, for traces."""
+TRACEPARENT = "traceparent"
 GENERAL_QUEUE = "crosstune"
 """Work that any machine can do."""
+
+
+def with_cause(input: dict[str, Any]) -> dict[str, Any]:
+    """A step's input with what added it, where that is traced."""
+    cause = CAUSE.get()
+    return input if cause is None else {**input, TRACEPARENT: cause}
 
 
 class StepState(StrEnum):
@@ -27,6 +37,7 @@ class StepKind(StrEnum):
     RETRAIN = "retrain"
     LOAD_RECORDS = "load_records"
     NOTIFY = "notify"
+    RECHECK = "recheck"
 
 
 @dataclass(frozen=True, slots=True)

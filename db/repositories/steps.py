@@ -26,6 +26,7 @@ from crosstune.db.repositories.step_values import StepKind as StepKind
 from crosstune.db.repositories.step_values import StepRow as StepRow
 from crosstune.db.repositories.step_values import StepState as StepState
 from crosstune.db.repositories.step_values import Swept as Swept
+from crosstune.db.repositories.step_values import with_cause
 from crosstune.db.tables import CostModel, Job, Step
 
 MAX_ATTEMPTS = 3
@@ -65,7 +66,7 @@ def enqueue(
             subject=subject,
             priority=priority,
             not_before=not_before,
-            input=input,
+            input=with_cause(input),
             created_at=stamp(now),
         )
     )
@@ -263,9 +264,11 @@ def live_rounds(connection: Connection, job_id: str) -> list[dict[str, Any]]:
     return list(connection.execute(query).scalars())
 
 
-def count_live(connection: Connection, queue: str) -> int:
-    """How many steps of the queue wait or run."""
+def count_live(connection: Connection, queue: str, kind: StepKind | None = None) -> int:
+    """How many steps of the queue, of one kind or of all, wait or run."""
     query = select(func.count()).where(Step.queue == queue, Step.state.in_(UNFINISHED))
+    if kind is not None:
+        query = query.where(Step.kind == kind)
     return int(connection.execute(query).scalar_one())
 
 

@@ -43,10 +43,11 @@ def serve(
         embedded_worker=False if no_worker else None,
         share_port=True if share_port else None,
     )
-    from crosstune.service import logs
+    from crosstune.service import logs, tracing
     from crosstune.service.serving import serve as run
 
     logs.configure(settings)
+    tracing.configure(settings)
 
     def ready(url: str) -> None:
         if as_json:
@@ -57,7 +58,10 @@ def serve(
 
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True, name="parent").start()
-    run(settings, ready)
+    try:
+        run(settings, ready)
+    finally:
+        tracing.flush()
 
 
 def _end_with(parent: int) -> None:

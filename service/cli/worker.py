@@ -32,10 +32,11 @@ def worker(
     on elsewhere.
     """
     settings = Connection.of(context).settings(data_dir=data_dir)
-    from crosstune.service import logs
+    from crosstune.service import logs, tracing
     from crosstune.service.working import work
 
     logs.configure(settings)
+    tracing.configure(settings)
 
     def ready(worker_id: str) -> None:
         if as_json:
@@ -43,7 +44,10 @@ def worker(
         else:
             stdout_console().print(f"worker [bold]{worker_id}[/bold] takes work; Ctrl-C ends it")
 
-    work(settings, devices, ready)
+    try:
+        work(settings, devices, ready)
+    finally:
+        tracing.flush()
 
 
 def register(application: typer.Typer) -> None:

@@ -15,7 +15,7 @@ import httpx
 from crosstune.service.client.errors import ApiError, ClientError, ServiceUnreachable
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "DELETE"})
-BUSY_STATUSES = frozenset({502, 503, 504})
+BUSY_STATUSES = frozenset({429, 502, 503, 504})
 HEARTBEAT_TIMEOUT_S = 45.0
 """Three of the service's 15 s heartbeats: a stream silent for so long is dead and is opened again."""
 
@@ -63,6 +63,7 @@ class Transport:
         query = {name: value for name, value in (params or {}).items() if value is not None}
         for attempt in range(1, self.attempts + 1):
             last = attempt == self.attempts
+            asked_s = 0.0
             try:
                 response = self._http.request(method, path, params=query, json=json, content=content, headers=sent)
             except httpx.TransportError as error:
@@ -76,7 +77,8 @@ class Transport:
                     return response
                 if last or not _worth_another_try(response, attempt):
                     raise ApiError.of(response)
-            time.sleep(self.pause_s * 2 ** (attempt - 1))
+                asked_s = _asked_pause_s(response)
+            time.sleep(max(asked_s, self.pause_s * 2 ** (attempt - 1)))
         raise ServiceUnreachable(self.base_url, "no attempts were allowed")
 
     @contextmanager
@@ -109,6 +111,12 @@ def _worth_another_try(response: httpx.Response, attempt: int) -> bool:
     if response.status_code in BUSY_STATUSES:
         return True
     return attempt > 1 and ApiError.of(response).kind == "idempotency-key-running"
+
+
+def _asked_pause_s(response: httpx.Response) -> float:
+    """What a busy service asks for, ten seconds at most."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), 10.0) if text.isdigit() else 0.0
 
 
 def _deleted_before(response: httpx.Response, attempt: int) -> bool:

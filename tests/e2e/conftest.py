@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.networks import tiny
 
 
 class ServiceProcess:
@@ -69,40 +68,4 @@ def service_process(tmp_path: Path) -> Iterator[Callable[..., ServiceProcess]]:
 
 @pytest.fixture(scope="session")
 def tiny_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small convolutions with batch norm, a pooling and a Gemm: a few tasks of some microseconds each."""
-    random = np.random.default_rng(5)
-
-    def constant(name: str, *shape: int, around: float = 0.0) -> onnx.TensorProto:
-        return numpy_helper.from_array((around + 0.3 * random.standard_normal(shape)).astype(np.float32), name)
-
-    weights = [constant("w1", 16, 3, 3, 3), constant("w2", 16, 16, 3, 3), constant("w3", 10, 16), constant("b3", 10)]
-    for index in (1, 2):
-        weights += [constant(f"scale{index}", 16, around=1.0), constant(f"bias{index}", 16)]
-        weights += [constant(f"mean{index}", 16)]
-        variance = (0.5 + random.random(16)).astype(np.float32)
-        weights.append(numpy_helper.from_array(variance, f"variance{index}"))
-    nodes = []
-    source = "input"
-    for index in (1, 2):
-        nodes.append(helper.make_node("Conv", [source, f"w{index}"], [f"c{index}"], pads=[1, 1, 1, 1]))
-        statistics = [f"{part}{index}" for part in ("scale", "bias", "mean", "variance")]
-        nodes.append(helper.make_node("BatchNormalization", [f"c{index}", *statistics], [f"n{index}"]))
-        nodes.append(helper.make_node("Relu", [f"n{index}"], [f"r{index}"]))
-        source = f"r{index}"
-    nodes += [
-        helper.make_node("GlobalAveragePool", [source], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w3", "b3"], ["logits"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 16, 16])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    path = tmp_path_factory.mktemp("networks") / "tiny.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
+    return tiny(tmp_path_factory.mktemp("networks") / "tiny.onnx")

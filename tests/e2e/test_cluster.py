@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sqlalchemy import distinct, func, select
+from sqlalchemy import distinct, func, select, text
 
-from benchmarks.cluster import COMPOSE, Cluster
+from benchmarks.cluster import COMPOSE, Cluster, ClusterFailed
 from crosstune import Client
 from crosstune.db.engine import create_engine, reading
 from crosstune.db.tables import Measurement
@@ -28,6 +28,16 @@ def devices_that_measured(url: str) -> int:
         found = connection.execute(select(func.count(distinct(Measurement.device_key)))).scalar_one()
     engine.dispose()
     return int(found)
+
+
+def pretend_upgrade(url: str) -> None:
+    """What a later version's migrations may do: they only add."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for table in ("jobs", "steps", "records"):
+            connection.execute(text(f"ALTER TABLE {table} ADD COLUMN of_tomorrow INTEGER"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server")
@@ -49,7 +59,14 @@ def test_a_job_runs_on_two_workers_and_survives_the_death_of_one_of_each_kind_of
                 cluster.kill(name)
             ended = client.wait(job, timeout_s=240)
             assert ended.state is JobState.SUCCEEDED, ended.failure
-        check_nothing_lost_nothing_doubled(url, job)
+            check_nothing_lost_nothing_doubled(url, job)
+
+            pretend_upgrade(url)
+            small = body.model_copy(update={"seed": 1, "budget": Budget(trials=16)})
+            again = client.wait(client.create_job(small).id, timeout_s=240)
+            assert again.state is JobState.SUCCEEDED, "what runs goes on while the database is newer"
+            with pytest.raises(ClusterFailed, match="upgrade this one"):
+                cluster.start_worker(0)
 
 
 def test_compose_starts_what_the_cluster_starts_with_health_checks_limits_and_known_settings() -> None:

@@ -16,6 +16,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import crosstune
+from crosstune.db.engine import transaction
+from crosstune.db.repositories import devices, workers
 from crosstune.db.repositories.jobs import JobState
 from crosstune.service import running
 from crosstune.service.cli import application
@@ -434,3 +436,18 @@ def test_an_embedded_service_that_cannot_start_says_why(tmp_path: Path, monkeypa
     monkeypatch.setenv("CROSSTUNE_DATABASE_URL", "sqlite:////proc/nowhere/crosstune.db")
     with pytest.raises(EmbeddedServiceFailed, match="proc/nowhere"), embedded_service(tmp_path):
         pass
+
+
+def test_devices_are_paused_and_workers_drained_and_taken_back(live_service: LiveService) -> None:
+    with transaction(live_service.engine) as connection:
+        device = devices.register(connection, name="board", kind="local", host="board")
+        worker = workers.register(connection, host="board", pid=1, version="1", schema="1")
+    for command, told in (("pause", "paused"), ("drain", "draining"), ("resume", "active")):
+        assert f"board is {told}" in run_at(live_service, "device", command, device.id).output
+    assert worker.id in run_at(live_service, "workers", "list").output
+    assert "takes nothing new" in run_at(live_service, "workers", "drain", worker.id).output
+    with transaction(live_service.engine) as connection:
+        assert workers.beat(connection, worker.id), "it hears of it with its next heartbeat"
+    assert "takes work" in run_at(live_service, "workers", "resume", worker.id).output
+    refused = run_at(live_service, "workers", "drain", "wkr_nobody")
+    assert refused.exit_code == 1 and "no worker" in refused.stderr

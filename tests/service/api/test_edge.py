@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -184,3 +186,24 @@ def _flat(dependant: Dependant) -> Iterator[Dependant]:
     yield dependant
     for inner in dependant.dependencies:
         yield from _flat(inner)
+
+
+def test_more_writes_at_once_than_are_admitted_are_told_to_come_back_and_reads_are_not(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_writes": 1}))
+    entered, leave = threading.Event(), threading.Event()
+
+    @app.post("/v1/slow")
+    def slow() -> None:
+        entered.set()
+        leave.wait(10)
+
+    with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 1)) as client:
+        first = ThreadPoolExecutor(1).submit(client.post, "/v1/slow")
+        assert entered.wait(10)
+        refused = client.post("/v1/slow")
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["type"].endswith("too-busy")
+        assert client.get("/livez").status_code == 200
+        leave.set()
+        assert first.result(10).status_code == 200
+        assert client.post("/v1/slow").status_code == 200

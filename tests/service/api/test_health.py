@@ -51,11 +51,19 @@ def test_a_live_worker_and_waiting_work_are_counted(api: Api) -> None:
 
 def test_a_database_of_another_version_is_not_ready_and_names_the_command(api: Api) -> None:
     with api.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'other'")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     response = api.get("/readyz")
     assert response.status_code == 503
     assert "crosstune db upgrade" in response.json()["database"]
     assert api.get("/livez").status_code == 200
+
+
+def test_a_database_that_was_upgraded_meanwhile_keeps_a_running_process_ready_with_a_warning(api: Api) -> None:
+    with api.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    response = api.get("/readyz")
+    assert response.status_code == 200
+    assert any("upgrade this process" in warning for warning in response.json()["warnings"])
 
 
 def test_an_empty_database_stops_the_start_with_the_command_that_helps(tmp_path: Path) -> None:

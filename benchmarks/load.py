@@ -1,0 +1,117 @@
+"""How fast a service answers with a million records, and how many submits it takes: part of `benchmarks.fleet`
+
+The records are synthetic, their number and shape are real (benchmarks/service.py): of fifty networks of 40 workloads,
+of which each query asks for one, drawn evenly. Submits come from twice as many clients as are admitted at once; what
+is not accepted must be 429 with Retry-After, and every accepted job must be there afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+
+from benchmarks.cluster import database
+from benchmarks.service import TASKS, fill
+from crosstune import Client
+from crosstune.service.embedded import embedded_service
+
+NETWORKS, RECORDS = 50, 20_000
+"""Of each network."""
+QUICK_NETWORKS = 2
+QUERIES, WARM_UP = 400, 10
+SUBMITTERS, SUBMIT_S, QUICK_S = 128, 20.0, 3.0
+ACCEPTED, COME_BACK = 201, 429
+
+
+@contextmanager
+def service(url: str, folder: Path) -> Iterator[str]:
+    """The address of an API without a worker on the database."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"CROSSTUNE_DATABASE_URL": url, "CROSSTUNE_EMBEDDED_WORKER": "false"}
+    with patch.dict(os.environ, settings), embedded_service(folder) as address:
+        yield address
+
+
+def queried_sqlite(folder: Path, quick: bool) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "crosstune.db"
+    path.unlink(missing_ok=True)
+    return queried(f"sqlite:///{path}", folder, quick)
+
+
+def queried_postgres(folder: Path, quick: bool) -> dict[str, Any]:
+    with database() as url:
+        return queried(url, folder, quick)
+
+
+def queried(url: str, folder: Path, quick: bool) -> dict[str, Any]:
+    """Milliseconds of each query for a network's best schedules, from the client."""
+    began_s = time.monotonic()
+    count = QUICK_NETWORKS if quick else NETWORKS
+    filled = [fill(url, RECORDS, f"network {number}") for number in range(count)]
+    facts = {"records": RECORDS * count, "filled_s": time.monotonic() - began_s}
+    chance, found = random.Random(0), []
+    with service(url, folder) as address, Client(address) as client:
+        for _ in range(QUERIES + WARM_UP):
+            target, network = chance.choice(filled)
+            started_s = time.perf_counter()
+            answer = client.best_schedules(target, network=network)
+            found.append(1e3 * (time.perf_counter() - started_s))
+            if len(answer.schedules) != TASKS or any(one.label != "measured" for one in answer.schedules):
+                raise SystemExit(f"a wrong answer: {len(answer.schedules)} schedules")
+    queries_ms = found[WARM_UP:]
+    return {**facts, "queries": QUERIES, "median_ms": median(queries_ms), "p95_ms": quantiles(queries_ms, n=20)[-1]}
+
+
+def submitted(folder: Path, quick: bool) -> dict[str, Any]:
+    """Answers by status while many clients submit at once to PostgreSQL; jobs that were accepted and are not there."""
+    seconds = QUICK_S if quick else SUBMIT_S
+    with database() as url:
+        target, network = fill(url, TASKS, "network")
+        with service(url, folder) as address:
+            body = {"network": network, "target": target, "budget": {"trials": 100}}
+            began_s = time.monotonic()
+            with ThreadPoolExecutor(SUBMITTERS) as pool:
+                parts = list(pool.map(lambda _: submit(address, body, began_s + seconds), range(SUBMITTERS)))
+            took_s = time.monotonic() - began_s
+            statuses: Counter[str] = Counter()
+            accepted: set[str] = set()
+            for counts, ids in parts:
+                statuses += counts
+                accepted |= ids
+            with Client(address) as client:
+                there = {job.id for job in client.collect(client.list_jobs, len(accepted) + 1000)}
+    return {
+        "clients": SUBMITTERS,
+        "seconds": took_s,
+        "statuses": dict(statuses),
+        "accepted": len(accepted),
+        "lost": len(accepted - there),
+    }
+
+
+def submit(address: str, body: dict[str, Any], until_s: float) -> tuple[Counter[str], set[str]]:
+    """One client's answers by status (429 without Retry-After is one of its own), and the ids of its jobs."""
+    statuses: Counter[str] = Counter()
+    ids: set[str] = set()
+    with httpx.Client(base_url=address, timeout=60.0) as client:
+        while time.monotonic() < until_s:
+            answer = client.post("/v1/jobs", json=body)
+            if answer.status_code == ACCEPTED:
+                ids.add(answer.json()["id"])
+            told = answer.status_code != COME_BACK or "retry-after" in answer.headers
+            statuses[str(answer.status_code) if told else "429 without Retry-After"] += 1
+            if answer.status_code == COME_BACK:
+                time.sleep(0.1)
+    return statuses, ids
