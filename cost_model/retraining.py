@@ -25,7 +25,7 @@ REQUEST, PROGRESS, RESULT, MODEL = "request.json", "progress.jsonl", "result.jso
 KEPT = "kept"
 MOST_THREADS = 8
 LEAST_GROUPS = 2
-ATTENTION, XGBOOST = "attention", "xgboost"
+ATTENTION, XGBOOST, JUDGE = "attention", "xgboost", "judge"
 
 
 class TooLittle(CostModelError):
@@ -37,7 +37,7 @@ class Request:
     """What to train, from what, and whom to judge beside it."""
 
     kind: str
-    """attention | xgboost"""
+    """attention | xgboost, or judge: train nothing"""
     records: str
     """Folder of the data set of what was measured; judged programs are marked as held out in it."""
     shipped: str | None
@@ -57,13 +57,19 @@ class Request:
     judged: dict[str, str]
     """Folders of the models to judge beside the new one, by version."""
 
+    @classmethod
+    def to_judge(cls, records: str, judged: dict[str, str]) -> Request:
+        """Judge versions on the data set, and no more."""
+        return cls(JUDGE, records, None, "random", 1.0, 1, None, 0, 0, 0.0, judged)
+
 
 def run(folder: Path) -> None:
     """Raises TooLittle, or another CostModelError, before anything is written that counts."""
     request = Request(**json.loads((folder / REQUEST).read_text()))
     tell = _teller(folder)
-    training = _trained(request, folder, tell)
-    judged = judge(Path(request.records), {**request.judged, MODEL: str(folder / MODEL)}, tell)
+    training = None if request.kind == JUDGE else _trained(request, folder, tell)
+    new = {} if training is None else {MODEL: str(folder / MODEL)}
+    judged = judge(Path(request.records), {**request.judged, **new}, tell)
     scratch = folder / f"{RESULT}.part"
     scratch.write_text(json.dumps({"training": training, "judged": judged}))
     scratch.replace(folder / RESULT)

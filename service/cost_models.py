@@ -33,6 +33,8 @@ from crosstune.service.schemas.cost_models import (
     CostModelDetail,
     CostModelKind,
     CostModelOut,
+    JudgeIn,
+    JudgeOut,
     Quality,
     RetrainIn,
 )
@@ -56,6 +58,20 @@ def retrain(services: Services, caller: Principal, key: str | None, body: Retrai
         return reply(202, _out(connection, model))
 
     return idempotency.once(services, caller, key, ["retrain_cost_model", body.model_dump(mode="json")], run)
+
+
+def judge(services: Services, caller: Principal, key: str | None, body: JudgeIn) -> Reply:
+    """Rank the same programs with versions that never were, or that newer records would judge otherwise."""
+
+    def run(connection: Connection) -> Reply:
+        for version in body.versions:
+            _usable(connection, version)
+        versions = list(body.versions)
+        step_id = work.enqueue_judge(connection, caller.project_id, versions)
+        journal.note(connection, caller, "judge", step_id)
+        return reply(202, JudgeOut(step=step_id, versions=versions))
+
+    return idempotency.once(services, caller, key, ["judge_cost_models", body.model_dump(mode="json")], run)
 
 
 def begin(connection: Connection, project_id: str, body: RetrainIn) -> CostModelRow:

@@ -107,7 +107,7 @@ class NotJudgedTogether(ServiceError):
     def __init__(self, first: str, second: str) -> None:
         super().__init__(
             f"{first} and {second} were never judged on the same programs; a retraining judges its version beside the "
-            "champion, the shipped one and the newest others: POST /v1/cost-models/retrain",
+            "champion, the shipped one and the newest others, POST /v1/cost-models/judge any others",
             first=first,
             second=second,
         )

@@ -10,6 +10,7 @@
 | explore | `hw.<target id>` | target_id, trials left, method, seed |
 | recheck | `hw.<target id>` | target_id, before |
 | retrain | `training` | model_id, request |
+| judge | `training` | versions |
 | notify | `crosstune` | job_id, url; added by the end of a job (db.repositories.jobs) |
 """
 
@@ -114,6 +115,16 @@ def enqueue_recheck(connection: Connection, project_id: str, target_key: int, ta
         target_key=target_key,
         priority=RECHECKING,
         input={"target_id": target_id, "before": before},
+    )
+
+
+def enqueue_judge(connection: Connection, project_id: str, versions: list[str]) -> str:
+    return steps.enqueue(
+        connection,
+        kind=StepKind.JUDGE,
+        queue=TRAINING_QUEUE,
+        project_id=project_id,
+        input={"versions": versions},
     )
 
 

@@ -39,6 +39,7 @@ from crosstune.service.steps import (
     calibrating,
     exploring,
     importing,
+    judging,
     loading,
     notifying,
     rechecking,
@@ -60,6 +61,7 @@ EXECUTORS: dict[str, Execute] = {
     StepKind.EXPLORE: exploring.execute,
     StepKind.LOAD_RECORDS: loading.execute,
     StepKind.RETRAIN: retraining.execute,
+    StepKind.JUDGE: judging.execute,
     StepKind.NOTIFY: notifying.execute,
     StepKind.RECHECK: rechecking.execute,
 }

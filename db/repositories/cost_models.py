@@ -89,6 +89,12 @@ def note_progress(connection: Connection, model_id: str, lines: list[dict[str, A
     _set(connection, model_id, card={**card, "progress": [*card.get("progress", []), *lines]})
 
 
+def note_judged(connection: Connection, model_id: str, judged: dict[str, Any]) -> None:
+    """Replace what is known of its quality by a newer judgement."""
+    card = get(connection, model_id).card
+    _set(connection, model_id, card={**card, "judged": judged})
+
+
 def finish(
     connection: Connection, model_id: str, *, data_fingerprint: str, card: dict[str, Any], artifact_id: str
 ) -> CostModelRow:

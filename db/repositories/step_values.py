@@ -35,6 +35,7 @@ class StepKind(StrEnum):
     BUILD_NETWORK = "build_network"
     EXPLORE = "explore"
     RETRAIN = "retrain"
+    JUDGE = "judge"
     LOAD_RECORDS = "load_records"
     NOTIFY = "notify"
     RECHECK = "recheck"

@@ -100,6 +100,24 @@ def compare(
 
 
 @group.command()
+def judge(
+    context: typer.Context,
+    versions: Annotated[
+        list[str], typer.Argument(metavar="VERSION...", help="Ids; the champion and `shipped` come besides.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Judge versions on the same programs, old ones too; then any two of them compare."""
+    from crosstune.service.schemas.cost_models import JudgeIn
+
+    accepted = connect(context).judge_cost_models(JudgeIn(versions=tuple(versions)))
+    if as_json:
+        print_json(accepted)
+    else:
+        note(f"{accepted.step} judges {', '.join(accepted.versions)}; then: crosstune cost-model compare FIRST SECOND")
+
+
+@group.command()
 def promote(context: typer.Context, version: VersionArgument, as_json: JsonOption = False) -> None:
     """Use a version from now on, if it passes its gates."""
     _print(connect(context).promote_cost_model(version), as_json)

@@ -19,6 +19,8 @@ from crosstune.service.schemas.cost_models import (
     CostModelDetail,
     CostModelOut,
     DriftOut,
+    JudgeIn,
+    JudgeOut,
     PredictIn,
     PredictOut,
     RetrainIn,
@@ -259,6 +261,9 @@ class Operations:
 
     def retrain_cost_model(self, body: RetrainIn | None = None, *, key: str | None = None) -> CostModelOut:
         return self._post(CostModelOut, "/v1/cost-models/retrain", body or RetrainIn(), key=key)
+
+    def judge_cost_models(self, body: JudgeIn, *, key: str | None = None) -> JudgeOut:
+        return self._post(JudgeOut, "/v1/cost-models/judge", body, key=key)
 
     def cancel_retraining(self, version: str) -> CostModelOut:
         return self._post(CostModelOut, f"/v1/cost-models/{_part(version)}/cancel")

@@ -20,6 +20,8 @@ from crosstune.service.schemas.cost_models import (
     CostModelDetail,
     CostModelOut,
     DriftOut,
+    JudgeIn,
+    JudgeOut,
     PredictIn,
     PredictOut,
     RetrainIn,
@@ -67,6 +69,21 @@ def retrain_cost_model(
     """From what was measured: a version in training, whose state and progress say how it goes. Nobody uses it until it
     is promoted."""
     return cost_models.retrain(services, caller, key, body).response()
+
+
+@router.post(
+    "/judge",
+    operation_id="judge_cost_models",
+    summary="Judge versions on the same programs",
+    status_code=202,
+    response_model=JudgeOut,
+    responses=problems(errors.CostModelUnknown, errors.CostModelHasNoFiles, IdempotencyConflict, IdempotencyInProgress),
+)
+def judge_cost_models(
+    caller: Administrator, services: ServicesDep, body: JudgeIn, key: IdempotencyKey = None
+) -> JSONResponse:
+    """Old ones too, so that any two compare; the champion and the shipped one are judged besides."""
+    return cost_models.judge(services, caller, key, body).response()
 
 
 @router.get(

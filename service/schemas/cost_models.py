@@ -68,6 +68,19 @@ class RetrainIn(In):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED, description="Seed of everything that is drawn.")
 
 
+class JudgeIn(In):
+    """Versions to judge on the same programs, old ones too; the champion and the shipped one come besides."""
+
+    versions: tuple[Version, ...] = Field(min_length=1, max_length=16)
+
+
+class JudgeOut(Out):
+    """A judgement that was accepted; GET /v1/steps/{step} says how far it is, then the versions compare."""
+
+    step: str
+    versions: list[str]
+
+
 class Between(Out):
     """A mean and the middle 95 % of its bootstrap over workloads."""
 

@@ -10,7 +10,7 @@ from crosstune.service.schemas.common import Out, Time
 class StepDetail(Out):
     step: str
     kind: str = Field(
-        description="import, calibrate, round, build_network, explore, retrain, load_records, notify or recheck."
+        description="import, calibrate, round, build_network, explore, retrain, judge, load_records, notify or recheck."
     )
     state: str = Field(description="queued, running, done, failed or cancelled.")
     job: str | None = Field(default=None, description="The job that it belongs to.")

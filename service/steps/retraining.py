@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ POLL_S = 0.2
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
 NICEST = 19
 
+Tell = Callable[[list[dict[str, Any]]], None]
+"""Takes what the process has told since."""
+
 
 class TrainingFailed(CrosstuneError):
     """No version came of it; the text says why and what would help."""
@@ -67,9 +71,10 @@ def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
 
 
 def _make(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:
-    _read_records(context, claim, held, folder / "records")
+    tell = partial(_tell, context, claim.input["model_id"])
+    read_records(context, claim.project_id, held, folder / "records", claim.input["request"], tell)
     _write_request(context, claim, folder)
-    _train(context, claim, held, folder)
+    run_process(context, held, folder, tell)
     result = json.loads((folder / RESULT).read_text())
     with reading(context.engine) as connection:
         project = projects.get(connection, claim.project_id).name
@@ -80,8 +85,10 @@ def _make(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> Non
     retrying(context.engine, lambda connection: _store(context, connection, claim, result, model, learnt))
 
 
-def _read_records(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:
-    """What was measured as a data set; whole, or made anew."""
+def read_records(
+    context: WorkerContext, project_id: str, held: Held, folder: Path, request: dict[str, Any], tell: Tell
+) -> None:
+    """What was measured, and `request` asks for, as a data set; whole, or made anew."""
     from crosstune.cost_model.dataset.folder import DatasetFolder
     from crosstune.cost_model.dataset.importing import Origin, import_stream
 
@@ -91,10 +98,9 @@ def _read_records(context: WorkerContext, claim: Claim, held: Held, folder: Path
     shutil.rmtree(folder, ignore_errors=True)
     dataset = DatasetFolder(folder)
     with reading(context.engine) as connection:
-        wanted = _filter(connection, claim.input["request"])
-        project_key = projects.get(connection, claim.project_id).key
-        imported = claim.input["request"]["imported"]
-        found = training_records.items(connection, project_key, wanted, judged=True, imported=imported)
+        wanted = _filter(connection, request)
+        project_key = projects.get(connection, project_id).key
+        found = training_records.items(connection, project_key, wanted, judged=True, imported=request["imported"])
         for number, part in enumerate(_parts(found), 1):
             if held.should_stop():
                 raise Stopped
@@ -103,7 +109,7 @@ def _read_records(context: WorkerContext, claim: Claim, held: Held, folder: Path
     if not records:
         raise TrainingFailed("no record fits: measure something first, or widen the filters (targets, operators, ...)")
     done.touch()
-    _tell(context, claim, [{"phase": "read", "at": time.time(), "records": records}])
+    tell([{"phase": "read", "at": time.time(), "records": records}])
 
 
 def _parts(items: Iterator[Item]) -> Iterator[Iterator[Item]]:
@@ -165,19 +171,20 @@ def _judged_beside(context: WorkerContext, connection: Connection) -> dict[str, 
     usable = cost_models.usable(connection)
     chosen = [one.id for one in usable if one.status == cost_models.CostModelStatus.CHAMPION]
     chosen += [one.id for one in usable[:MOST_JUDGED] if one.id not in chosen]
-    return {one: str(_folder(context, connection, one)) for one in [SHIPPED, *chosen]}
+    return {one: folder_or_none(context, connection, one) for one in [SHIPPED, *chosen]}
 
 
-def _folder(context: WorkerContext, connection: Connection, version: str) -> Path:
+def folder_or_none(context: WorkerContext, connection: Connection, version: str) -> str:
+    """The folder of a version's files; where they are gone or damaged one that holds nothing, as the judge will say."""
     try:
-        return model_files.folder_of(connection, context.store, version)
+        return str(model_files.folder_of(connection, context.store, version))
     except (ArtifactRefused, OSError):
-        return context.store.folder / "models" / version  # where nothing is, as the judge will say
+        return str(context.store.folder / "models" / version)
 
 
-def _train(context: WorkerContext, claim: Claim, held: Held, folder: Path) -> None:
+def run_process(context: WorkerContext, held: Held, folder: Path, tell: Tell) -> None:
     """Run the training's own process to its end; it stands still while a device of this machine measures."""
-    progress = Progress(context, claim, folder / PROGRESS)
+    progress = Progress(folder / PROGRESS, tell)
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", retraining.__name__, str(folder)],
@@ -242,13 +249,13 @@ class OtherWorkers:
 class Progress:
     """Stores what the training tells, line by line; what an earlier attempt told is stored already."""
 
-    def __init__(self, context: WorkerContext, claim: Claim, path: Path) -> None:
-        self._context, self._claim, self._path = context, claim, path
+    def __init__(self, path: Path, tell: Tell) -> None:
+        self._path, self._tell = path, tell
         self._told = len(self._lines())
 
     def tell_new(self) -> None:
         lines = self._lines()
-        _tell(self._context, self._claim, [json.loads(line) for line in lines[self._told :]])
+        self._tell([json.loads(line) for line in lines[self._told :]])
         self._told = len(lines)
 
     def _lines(self) -> list[str]:
@@ -256,9 +263,8 @@ class Progress:
         return self._path.read_text().split("\n")[:-1] if self._path.exists() else []
 
 
-def _tell(context: WorkerContext, claim: Claim, lines: list[dict[str, Any]]) -> None:
+def _tell(context: WorkerContext, model_id: str, lines: list[dict[str, Any]]) -> None:
     if lines:
-        model_id = claim.input["model_id"]
         retrying(context.engine, lambda connection: cost_models.note_progress(connection, model_id, lines))
 
 

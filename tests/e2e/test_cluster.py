@@ -49,7 +49,7 @@ def test_a_job_runs_on_two_workers_and_survives_the_death_of_one_of_each_kind_of
         with cluster.running(workers=2, apis=2), Client(cluster.url) as client:
             (target,) = [one for one in client.list_targets().items if len(one.devices) == 2]
             network = client.wait_network(client.upload_network(tiny_network).id)
-            body = JobIn(network=network.id, target=target.id, budget=Budget(trials=96), whole_budget=True)
+            body = JobIn(network=network.id, target=target.id, budget=Budget(trials=64), whole_budget=True)
             job = client.create_job(body).id
             until_s = time.monotonic() + 120
             while devices_that_measured(url) < 2:

@@ -20,7 +20,7 @@ from crosstune.db.engine import create_engine, transaction
 from crosstune.db.repositories import projects, records, targets, workloads
 from crosstune.db.repositories.records import NewCandidate, NewMeasurement
 from crosstune.service.client import ApiError
-from crosstune.service.schemas.cost_models import CostModelDetail, CostModelKind, RetrainIn
+from crosstune.service.schemas.cost_models import CostModelDetail, CostModelKind, JudgeIn, RetrainIn
 from crosstune.service.schemas.jobs import Budget, JobDetail, JobIn, JobResume, JobState
 from crosstune.service.schemas.steps import StepDetail
 from crosstune.tuner.archive import unpack
@@ -105,6 +105,14 @@ def trained(client: Client, body: RetrainIn) -> CostModelDetail:
     return found
 
 
+def judged_again(client: Client, version: str) -> None:
+    step = client.judge_cost_models(JudgeIn(versions=(version,))).step
+    until_s = time.monotonic() + 120
+    while (found := client.get_step(step)).state in ("queued", "running") and time.monotonic() < until_s:
+        time.sleep(0.2)
+    assert found.state == "done"
+
+
 def test_a_retrained_version_lives_from_its_records_to_its_roll_back(
     client: Client, tiny_network: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +130,9 @@ def test_a_retrained_version_lives_from_its_records_to_its_roll_back(
 
     comparison = client.compare_cost_models(version.id, "shipped")
     assert comparison.may_replace, comparison.reasons
+    judged_again(client, version.id)
+    again = client.compare_cost_models(version.id, "shipped")
+    assert (again.groups, again.overall) == (comparison.groups, comparison.overall)
     assert client.promote_cost_model(version.id).state == "champion"
 
     second = tune(client, tiny_network, seed=1)
