@@ -15,11 +15,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import redis
 from sqlalchemy import Engine, create_engine, select, text
 
@@ -28,7 +28,7 @@ from crosstune import Client
 from crosstune.db.engine import reading
 from crosstune.db.repositories.steps import MAX_ATTEMPTS, StepState
 from crosstune.db.tables import Event, Job, Measurement, Step, Task
-from crosstune.service.client import ClientError
+from crosstune.service.client import ApiError, ServiceUnreachable
 from crosstune.service.schemas.jobs import Budget, JobIn, JobState
 
 KILL_WORKER, KILL_API, KILL_REDIS, FLUSH_REDIS, CUT_POSTGRES = (
@@ -39,6 +39,7 @@ WEIGHTS = {KILL_WORKER: 4, KILL_API: 3, KILL_REDIS: 1, FLUSH_REDIS: 1, CUT_POSTG
 PAUSE_S = (0.5, 4.0)
 UNFINISHED, TRIALS = 2, 48
 END_S = 600.0
+TOO_BUSY, SERVER_ERRORS = 429, 500
 LIVE = (StepState.QUEUED, StepState.RUNNING)
 
 
@@ -75,15 +76,17 @@ class Episode:
             target = next(one for one in client.list_targets().items if len(one.devices) == cores())
             network = client.wait_network(client.upload_network(self._network).id)
         body = JobIn(network=network.id, target=target.id, budget=Budget(trials=TRIALS), whole_budget=True)
-        submitter = threading.Thread(target=self._submit, args=(body,))
-        submitter.start()
+        pool = ThreadPoolExecutor(1)
+        submitter = pool.submit(self._submit, body)
         while sum(self._found.kills.values()) < kills:
             time.sleep(self._chance.uniform(*PAUSE_S))
             kind = self._chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             if self._strike(kind):
                 self._found.kills[kind] += 1
+            if submitter.done():
+                submitter.result()  # raises what stopped it
         self._over.set()
-        submitter.join()
+        submitter.result()
         for watcher in self._watchers:
             watcher.join()
         until_s = time.monotonic() + END_S
@@ -101,15 +104,19 @@ class Episode:
             number += 1
             job = None
             while job is None:
-                job = self._acknowledged(body.model_copy(update={"seed": number}), f"job {number}")
+                time.sleep(0.2)
+                job = self._acknowledged(body.model_copy(update={"seed": number}), f"chaos-{number}")
             self._found.acknowledged.add(job)
 
     def _acknowledged(self, body: JobIn, key: str) -> str | None:
         try:
             with self._client() as client:
                 return client.create_job(body, key=key).id
-        except (ClientError, httpx.HTTPError):
-            time.sleep(0.2)
+        except ServiceUnreachable:
+            return None
+        except ApiError as error:
+            if error.status < SERVER_ERRORS and error.status != TOO_BUSY:
+                raise
             return None
 
     def _client(self) -> Client:

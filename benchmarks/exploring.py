@@ -19,7 +19,7 @@ from benchmarks.report import Claim
 from crosstune.cost_model.bests import collected
 from crosstune.cost_model.expectation import Best, Expectations
 
-SEEDS, TOLD, EVERY, TESTED_SHARE = 5, 24, 2, 3
+SEEDS, TOLD, EVERY, TESTED_SHARE = 3, 24, 2, 3
 LEAST_WORKLOADS = 30
 
 

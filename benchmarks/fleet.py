@@ -49,6 +49,8 @@ ROUND_S, QUICK_ROUND_S = 6.0, 1.0
 EPISODES, KILLS = 8, 25
 TASKS = 40
 TARGET = "sleeping"
+ROUND = Step.workload_key.is_not(None)
+"""A job's first step only plans."""
 ONE_JOB, MANY_JOBS = "one_job", "many_jobs"
 JOBS = {ONE_JOB: 1, MANY_JOBS: 32}
 
@@ -211,13 +213,13 @@ def wait_for_work(engine: Engine, count: int, seconds: float) -> None:
 
 def running(engine: Engine) -> int:
     with reading(engine) as connection:
-        query = select(func.count()).where(Step.state == StepState.RUNNING)
+        query = select(func.count()).where(Step.state == StepState.RUNNING, ROUND)
         return int(connection.execute(query).scalar_one())
 
 
 def ended(engine: Engine) -> int:
     with reading(engine) as connection:
-        query = select(func.count()).where(Step.state == StepState.DONE)
+        query = select(func.count()).where(Step.state == StepState.DONE, ROUND)
         return int(connection.execute(query).scalar_one())
 
 
