@@ -105,7 +105,8 @@ def submit(address: str, body: dict[str, Any], until_s: float) -> tuple[Counter[
     """One client's answers by status (429 without Retry-After is one of its own), and the ids of its jobs."""
     statuses: Counter[str] = Counter()
     ids: set[str] = set()
-    with httpx.Client(base_url=address, timeout=60.0) as client:
+    # Without certificates to read: a hundred clients take seconds for that.
+    with httpx.Client(base_url=address, timeout=60.0, verify=False, trust_env=False) as client:
         while time.monotonic() < until_s:
             answer = client.post("/v1/jobs", json=body)
             if answer.status_code == ACCEPTED:
