@@ -26,7 +26,8 @@ from sqlalchemy import Engine, create_engine, select, text
 from benchmarks.cluster import API, REDIS, WORKER, Cluster, cores, database
 from crosstune import Client
 from crosstune.db.engine import reading
-from crosstune.db.repositories.steps import MAX_ATTEMPTS, StepState
+from crosstune.db.repositories.jobs import FINAL_STATES
+from crosstune.db.repositories.steps import MAX_ATTEMPTS, UNFINISHED, StepState
 from crosstune.db.tables import Event, Job, Measurement, Step, Task
 from crosstune.service.client import ApiError, ServiceUnreachable
 from crosstune.service.schemas.jobs import Budget, JobIn, JobState
@@ -37,10 +38,10 @@ KILL_WORKER, KILL_API, KILL_REDIS, FLUSH_REDIS, CUT_POSTGRES = (
 )
 WEIGHTS = {KILL_WORKER: 4, KILL_API: 3, KILL_REDIS: 1, FLUSH_REDIS: 1, CUT_POSTGRES: 2}
 PAUSE_S = (0.5, 4.0)
-UNFINISHED, TRIALS = 2, 48
+JOBS, TRIALS = 2, 48
+"""Unfinished at once, and of each."""
 END_S = 600.0
 TOO_BUSY, SERVER_ERRORS = 429, 500
-LIVE = (StepState.QUEUED, StepState.RUNNING)
 
 
 @dataclass(slots=True)
@@ -98,7 +99,7 @@ class Episode:
         """Jobs one after the other, each until it is acknowledged; a seed of its own makes each a job of its own."""
         number = 0
         while not self._over.is_set():
-            if len(self._unfinished()) >= UNFINISHED:
+            if len(self._unfinished()) >= JOBS:
                 time.sleep(0.2)
                 continue
             number += 1
@@ -138,7 +139,7 @@ class Episode:
     def _kill_worker(self) -> bool:
         number = self._chance.randrange(cores())
         with reading(self._engine) as connection:
-            tries = connection.execute(select(Step.attempt - Step.released).where(Step.state.in_(LIVE))).scalars()
+            tries = connection.execute(select(Step.attempt - Step.released).where(Step.state.in_(UNFINISHED))).scalars()
             if max(tries.all(), default=0) >= MAX_ATTEMPTS:
                 return False
             query = select(Step.id, Step.attempt).where(Step.state == StepState.RUNNING)
@@ -160,7 +161,7 @@ class Episode:
             for row in rows:
                 if row.attempt > held[row.id]:
                     self._found.recoveries_s.append(time.monotonic() - died_s)
-                if row.attempt > held[row.id] or row.state not in LIVE:
+                if row.attempt > held[row.id] or row.state not in UNFINISHED:
                     del held[row.id]
             time.sleep(0.1)
 
@@ -184,9 +185,8 @@ class Episode:
             )
 
     def _unfinished(self) -> list[str]:
-        final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
         with reading(self._engine) as connection:
-            return list(connection.execute(select(Job.id).where(Job.state.not_in(final))).scalars())
+            return list(connection.execute(select(Job.id).where(Job.state.not_in(FINAL_STATES))).scalars())
 
 
 def report(engine: Engine, found: Found) -> dict[str, Any]:
@@ -201,8 +201,7 @@ def report(engine: Engine, found: Found) -> dict[str, Any]:
         events: dict[str, list[int]] = {}
         for job_id, sequence in connection.execute(select(Event.job_id, Event.sequence)):
             events.setdefault(job_id, []).append(sequence)
-    final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
-    ended = [job for job in jobs.values() if job.state in final]
+    ended = [job for job in jobs.values() if job.state in FINAL_STATES]
     foreign = sum(steps[row.step_key].attempt != row.attempt for row in measured if row.step_key is not None)
     miscounted = sum(trials[job.id] != job.trials for job in jobs.values())
     gaps = sum(sorted(events[job.id]) != list(range(1, job.event_sequence + 1)) for job in jobs.values())

@@ -11,11 +11,11 @@ import argparse
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +24,8 @@ from typing import Any
 
 import yaml
 from sqlalchemy import create_engine, make_url, text
+
+from crosstune.service.working import on_signals
 
 COMPOSE = Path(__file__).parent.parent / "docker-compose.yml"
 POSTGRES_URL = os.environ.get("CROSSTUNE_TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
@@ -42,9 +44,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="crosstune-cluster-") as folder, database() as url:
         cluster = Cluster(Path(folder), url, port=options.port)
-        with cluster.running(options.workers or cores()):
+        stopped = threading.Event()
+        with on_signals(stopped.set), cluster.running(options.workers or cores()):
             print(f"crosstune answers at {cluster.url}; what its processes say is in {folder}; Ctrl-C ends it")
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            stopped.wait()
 
 
 def cores() -> int:

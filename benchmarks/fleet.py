@@ -16,7 +16,6 @@ and all but the chaos needs a quiet machine.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -34,9 +33,10 @@ from benchmarks import chaos, load, report
 from benchmarks.cluster import announcement, database
 from benchmarks.networks import tiny
 from benchmarks.report import Claim
+from benchmarks.service import TASKS, made_network, made_workload
 from crosstune.db import migrate
 from crosstune.db.engine import create_engine, reading, retrying
-from crosstune.db.repositories import jobs, networks, targets, workloads
+from crosstune.db.repositories import jobs, targets
 from crosstune.db.repositories.steps import StepState
 from crosstune.db.tables import Step
 from crosstune.service import jobs as service_jobs
@@ -47,7 +47,6 @@ COUNTED_S, QUICK_S = 60.0, 10.0
 ROUND_S, QUICK_ROUND_S = 6.0, 1.0
 """A round of SqueezeNet took 5 to 8 s in the demo's job."""
 EPISODES, KILLS = 8, 25
-TASKS = 40
 TARGET = "sleeping"
 ROUND = Step.workload_key.is_not(None)
 """A job's first step only plans."""
@@ -118,7 +117,8 @@ def fill(engine: Engine, count: int) -> None:
         spec = TargetSpec("llvm", "x86-64", 1, TARGET)
         target, _ = targets.register(connection, identity=spec.identity, name=TARGET, spec=spec.to_json())
         for number in range(count):
-            network = made_network(connection, number)
+            keys = [made_workload(connection, f"network {number}", task) for task in range(TASKS)]
+            network = made_network(connection, f"network {number}", [(key, 1 + key % 3) for key in keys])
             job = jobs.create(
                 connection,
                 project_id="default",
@@ -131,50 +131,6 @@ def fill(engine: Engine, count: int) -> None:
             service_jobs.start_job(connection, job)
 
     retrying(engine, work)
-
-
-def made_network(connection: Connection, number: int) -> str:
-    row, _ = networks.submit(
-        connection,
-        project_id="default",
-        name=f"network {number}",
-        content_sha256=sha256(number),
-        shapes={},
-        size_bytes=1,
-        artifact_id=None,
-    )
-    networks.mark_ready(
-        connection,
-        row.id,
-        graph_key=sha256("graph", number),
-        inputs=[],
-        outputs=[],
-        layout="NHWC",
-        layout_note="",
-        synthetic_weights=False,
-        pipeline_version=1,
-        tasks=[(made_workload(connection, number, task), 1 + task % 3) for task in range(TASKS)],
-    )
-    return row.id
-
-
-def made_workload(connection: Connection, number: int, task: int) -> int:
-    return workloads.get_or_create(
-        connection,
-        sha256=sha256("workload", number, task),
-        version_free_key=sha256("key", number, task),
-        name="matmul",
-        module="{}",
-        flops=1e6 * (1 + task),
-        args=[["float32", [1 + number, 1 + task]]],
-        output_count=1,
-        tvm_version="0.27",
-        pipeline_version=1,
-    ).key
-
-
-def sha256(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @contextmanager

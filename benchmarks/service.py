@@ -9,10 +9,12 @@ import argparse
 import hashlib
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
 import numpy as np
+from sqlalchemy import Connection
 
 from benchmarks import report
 from benchmarks.report import CACHE, Claim
@@ -68,26 +70,7 @@ def fill(url: str, count: int, name: str = "bench") -> tuple[str, str]:
     spec = {"kind": "llvm", "mcpu": "x86-64-v3", "cores": 2, "model": "bench", "mattr": [], "triple": ""}
     target, _ = retrying(engine, lambda c: targets.register(c, identity=digest("target"), name="bench", spec=spec))
     project = retrying(engine, projects.get)
-    keys = [
-        retrying(
-            engine,
-            lambda c, number=number: (
-                workloads.get_or_create(  # type: ignore[misc]
-                    c,
-                    sha256=digest(f"workload {name} {number}"),
-                    version_free_key=digest(f"graph {name} {number}"),
-                    name="conv2d",
-                    module="{}",
-                    flops=1e8,
-                    args=[["float32", [1, 56, 56, 64]]],
-                    output_count=1,
-                    tvm_version="bench",
-                    pipeline_version=1,
-                ).key
-            ),
-        )
-        for number in range(TASKS)
-    ]
+    keys = [retrying(engine, partial(made_workload, name=name, number=number)) for number in range(TASKS)]
     for number, key in enumerate(keys):
         candidates = [candidate(number, schedule, random) for schedule in range(count // TASKS)]
         retrying(
@@ -96,35 +79,51 @@ def fill(url: str, count: int, name: str = "bench") -> tuple[str, str]:
                 c, target_key=target.key, workload_key=key, candidates=candidates, project_key=project.key
             ),
         )
-    network, _ = retrying(
-        engine,
-        lambda c: networks.submit(
-            c,
-            project_id=project.id,
-            name=name,
-            content_sha256=digest(f"network {name}"),
-            shapes={},
-            size_bytes=1,
-            artifact_id=None,
-        ),
-    )
-    retrying(
-        engine,
-        lambda c: networks.mark_ready(
-            c,
-            network.id,
-            graph_key=digest(f"graph {name}"),
-            inputs=[],
-            outputs=[],
-            layout="NHWC",
-            layout_note="",
-            synthetic_weights=False,
-            pipeline_version=1,
-            tasks=[(key, 1) for key in keys],
-        ),
-    )
+    network = retrying(engine, partial(made_network, name=name, tasks=[(key, 1) for key in keys]))
     engine.dispose()
-    return target.id, network.id
+    return target.id, network
+
+
+def made_workload(connection: Connection, name: str, number: int) -> int:
+    """The key of a workload of the network of this name."""
+    return workloads.get_or_create(
+        connection,
+        sha256=digest(f"workload {name} {number}"),
+        version_free_key=digest(f"graph {name} {number}"),
+        name="conv2d",
+        module="{}",
+        flops=1e8,
+        args=[["float32", [1, 56, 56, 64]]],
+        output_count=1,
+        tvm_version="bench",
+        pipeline_version=1,
+    ).key
+
+
+def made_network(connection: Connection, name: str, tasks: list[tuple[int, int]]) -> str:
+    """The id of a network that needs no import; tasks: workloads by key, and how often it calls them."""
+    network, _ = networks.submit(
+        connection,
+        project_id=projects.get(connection).id,
+        name=name,
+        content_sha256=digest(f"network {name}"),
+        shapes={},
+        size_bytes=1,
+        artifact_id=None,
+    )
+    networks.mark_ready(
+        connection,
+        network.id,
+        graph_key=digest(f"graph {name}"),
+        inputs=[],
+        outputs=[],
+        layout="NHWC",
+        layout_note="",
+        synthetic_weights=False,
+        pipeline_version=1,
+        tasks=tasks,
+    )
+    return network.id
 
 
 def candidate(workload: int, schedule: int, random: np.random.Generator) -> NewCandidate:

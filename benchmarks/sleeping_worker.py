@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
+import threading
 import time
 
 from crosstune.db.engine import create_engine, retrying
 from crosstune.db.repositories import devices, targets
 from crosstune.service.settings import read_settings
 from crosstune.service.worker import Worker
+from crosstune.service.working import on_signals
 from crosstune.tuner.contracts import (
     Attempt,
     CandidateResult,
@@ -77,14 +78,13 @@ def main() -> None:
         engine,
         lambda connection: devices.stand_for(connection, identity.device_key, targets.get(connection, target).key),
     )
-    worker.start()
-    print(json.dumps({"worker": identity.worker_id, "pid": os.getpid()}), flush=True)
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    worker.stop()
+    stopped = threading.Event()
+    with on_signals(stopped.set):
+        worker.start()
+        print(json.dumps({"worker": identity.worker_id, "pid": os.getpid()}), flush=True)
+        stopped.wait()
+        worker.stop()
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     main()

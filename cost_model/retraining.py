@@ -60,7 +60,19 @@ class Request:
     @classmethod
     def to_judge(cls, records: str, judged: dict[str, str]) -> Request:
         """Judge versions on the data set, and no more."""
-        return cls(JUDGE, records, None, "random", 1.0, 1, None, 0, 0, 0.0, judged)
+        return cls(
+            kind=JUDGE,
+            records=records,
+            shipped=None,
+            pruning="random",
+            keep=1.0,
+            most_programs=1,
+            start=None,
+            seed=0,
+            epochs=0,
+            seconds=0.0,
+            judged=judged,
+        )
 
 
 def run(folder: Path) -> None:

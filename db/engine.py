@@ -52,6 +52,16 @@ def create_engine(url: str, pool_size: int = 10) -> Engine:
     )
 
 
+@contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    """An engine for as long as the block lasts."""
+    engine = create_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
 def _sqlite_engine(url: URL, pool_size: int) -> Engine:
     engine = sqlalchemy.create_engine(
         url, pool_size=pool_size, max_overflow=2 * pool_size, connect_args={"timeout": BUSY_TIMEOUT_S}

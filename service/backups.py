@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine, select
 
 from crosstune.db import copying, migrate
-from crosstune.db.engine import create_engine, reading
+from crosstune.db.engine import opened, reading
 from crosstune.db.tables import Artifact
 from crosstune.service import database
 from crosstune.service.settings import Settings
@@ -50,13 +48,13 @@ def backup(settings: Settings, folder: Path) -> Copied:
     scratch = folder / f"{DATABASE}.part"
     _remove(scratch)
     url = f"sqlite:///{scratch}"
-    with database.told(settings), _engine(settings.database_url) as source:
+    with database.told(settings), opened(settings.database_url) as source:
         migrate.upgrade(url)
-        with _engine(url) as copy:
+        with opened(url) as copy:
             rows = copying.copy(source, copy)
             uris = _uris(copy)
     scratch.replace(folder / DATABASE)
-    return _files(rows, uris, Store(settings.store_folder), Store(folder))
+    return _files(rows, uris, Store(settings.store_dir), Store(folder))
 
 
 def restore(settings: Settings, folder: Path) -> Copied:
@@ -78,10 +76,10 @@ def restore(settings: Settings, folder: Path) -> Copied:
         with database.told(settings):
             migrate.upgrade(url)
             migrate.upgrade(settings.database_url)
-            with _engine(url) as source, _engine(settings.database_url) as destination:
+            with opened(url) as source, opened(settings.database_url) as destination:
                 rows = copying.copy(source, destination)
                 uris = _uris(source)
-    return _files(rows, uris, Store(folder), Store(settings.store_folder))
+    return _files(rows, uris, Store(folder), Store(settings.store_dir))
 
 
 def _uris(engine: Engine) -> list[str]:
@@ -110,12 +108,3 @@ def _files(rows: dict[str, int], uris: list[str], source: Store, destination: St
 def _remove(path: Path) -> None:
     for each in (path, *path.parent.glob(f"{path.name}-*")):
         each.unlink(missing_ok=True)
-
-
-@contextmanager
-def _engine(url: str) -> Iterator[Engine]:
-    engine = create_engine(url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()

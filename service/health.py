@@ -26,7 +26,7 @@ def readiness(services: Services) -> Readiness:
     expected = migrate.head()
     try:
         found = migrate.current(services.engine)
-        newer = migrate.is_newer(found)
+        newer = found != expected and migrate.is_newer(found)
         if found != expected and not newer:
             return _unready(f"has schema {found or 'none'}: run `crosstune db upgrade`", found, expected)
         room.check_writable(services.engine)

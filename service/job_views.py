@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache, partial
 
 from sqlalchemy import Connection
 
@@ -27,8 +28,9 @@ def outlines(services: Services, connection: Connection, rows: Sequence[JobRow])
     ids = [row.id for row in rows]
     marks = labels.of_many(connection, rows[0].project_id, ids) if rows else {}
     rounds = tasks.rounds_of(connection, ids)
+    is_live = cache(partial(availability.is_live, services, connection))
     return [
-        _outline(row, marks.get(row.id, {}), rounds.get(row.id, 0), _waiting(services, connection, row)) for row in rows
+        _outline(row, marks.get(row.id, {}), rounds.get(row.id, 0), _waiting(connection, row, is_live)) for row in rows
     ]
 
 
@@ -48,14 +50,14 @@ Waiting = tuple[str | None, float | None]
 """What for, and since when (UTC seconds)."""
 
 
-def _waiting(services: Services, connection: Connection, row: JobRow) -> Waiting:
-    """A job that runs waits too, once nobody is left who could go on with it."""
+def _waiting(connection: Connection, row: JobRow, is_live: Callable[[int], bool]) -> Waiting:
+    """A job that runs waits too, once nobody is left who could go on with it. `is_live`: of a target by its key."""
     state = JobState(row.state)
     if state not in WORKING:
         return None, None
     if state in WAITING and networks.get(connection, row.network_id).state == NetworkState.IMPORTING:
         return f"network {row.network_id} is being imported", None
-    if not availability.is_live(services, connection, row.target_key):
+    if not is_live(row.target_key):
         since = max(devices.last_served(connection, row.target_key) or 0.0, row.created_at)
         return (state in WAITING and row.message) or availability.no_device_text(row.target_id), since
     return (row.message or None) if state in WAITING else None, None

@@ -75,13 +75,13 @@ def _add_rounds(
 ) -> str | None:
     """Add to `live`, the inputs of rounds that wait or run, at most `room` of other tasks. Returns why the search is
     over, None when it goes on."""
-    states = task_states(connection, job, rows)
+    states, facts = task_states(connection, job, rows), forecast_plan(connection, job, round_trials)
     for _ in range(room):
-        under_way = replace(job, trials=job.trials + sum(one.get("trials", 0) for one in live))
+        tried = sum(one.get("trials", 0) for one in live)
+        under_way, plan = replace(job, trials=job.trials + tried), replace(facts, trials_left=facts.trials_left - tried)
         reason = _budget_used(under_way)
         if reason is not None:
             return reason
-        plan = forecast_plan(connection, under_way, round_trials)
         if next_task(states, plan) is None or _converged(states, plan):
             return jobs.CONVERGED
         busy = {one.get("task_key") for one in live}

@@ -16,7 +16,7 @@ LEAST_FREE_BYTES = 256 * 2**20
 
 def lacking(settings: Settings) -> str | None:
     """What is wrong with the folders, in a sentence; None when there is room."""
-    for folder in {settings.store_folder, settings.data_dir}:
+    for folder in {settings.store_dir, settings.data_dir}:
         free = shutil.disk_usage(folder).free
         if free < LEAST_FREE_BYTES:
             return f"{folder} has {free / 2**20:.0f} MiB left of {LEAST_FREE_BYTES / 2**20:.0f} that work needs"

@@ -25,7 +25,7 @@ class Services:
 
     @cached_property
     def store(self) -> Store:
-        return Store(self.settings.store_folder)
+        return Store(self.settings.store_dir)
 
     @cached_property
     def hardware(self) -> Hardware:

@@ -53,8 +53,8 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="Redis that carries wake-ups between workers, redis://...; empty: each looks for itself."
     )
-    store_dir: Path | None = Field(
-        None, description="Folder of the artifacts, which all processes of a service share; the data folder if empty."
+    store_dir: Path = Field(
+        Path(), description="Folder of the artifacts, which all processes of a service share; the data folder if empty."
     )
     host: str = Field(
         "127.0.0.1", description="Address to listen on. Only loopback is accepted while there are no keys."
@@ -166,11 +166,6 @@ class Settings(BaseSettings):
     def worker_live_s(self) -> float:
         """Seconds after its last heartbeat for which a worker counts as live."""
         return WORKER_LIVE_LEASES * self.lease_s
-
-    @property
-    def store_folder(self) -> Path:
-        """Where the artifacts are."""
-        return self.store_dir if self.store_dir is not None else self.data_dir
 
     @classmethod
     def settings_customise_sources(

@@ -67,8 +67,6 @@ EXECUTORS: dict[str, Execute] = {
 }
 RETRY_S = 1.0
 """Pause before a step whose child died, or that failed unexpectedly, is tried again (three times in all)."""
-ANNOUNCE_S = 5.0
-"""A step that nobody took is announced again so soon: another worker's hands may have been full."""
 LOCK = "worker.lock"
 TIDY_S = 600.0
 """Between two looks for what has been kept long enough."""
@@ -98,7 +96,7 @@ class Worker:
         kill_orphans(folder)
         _remove_leftovers(settings.data_dir, folder)
         heart = Heart(engine, identity.worker_id, identity.owner, settings.lease_s)
-        self.context = WorkerContext(settings, engine, Store(settings.store_folder), heart, identity, folder)
+        self.context = WorkerContext(settings, engine, Store(settings.store_dir), heart, identity, folder)
         self._ended, self._look = threading.Event(), threading.Event()
         self._serving: list[str] | None = None
         """Queues whose steps are taken now, as of the last look; None before the first."""
@@ -236,7 +234,7 @@ class Worker:
         """Announce what these hands could do at once; the rest is for workers whose hands are free."""
         if hands.busy:
             return
-        found = retrying(self._engine, lambda connection: steps.runnable(connection, THREADS, queues, ANNOUNCE_S))
+        found = retrying(self._engine, lambda connection: steps.runnable(connection, THREADS, queues))
         for step in found:
             hands.dispatcher.announce(step.step_id, step.queue)
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from crosstune.db.engine import create_engine
+from crosstune.db.engine import opened
 from crosstune.service import database, targets
 from crosstune.service.settings import Settings
 from crosstune.service.worker import Worker
@@ -24,25 +24,22 @@ def work(settings: Settings, device: str | None, on_ready: Callable[[str], None]
     :raises FolderInUse: another worker works in this data folder.
     """
     database.prepare(settings)
-    engine = create_engine(settings.database_url)
     stopped = threading.Event()
-    try:
-        with database.told(settings), _on_signals(stopped.set):
-            worker = Worker(settings, engine, device)
-            worker.start()
-            try:
-                targets.stand_for_all(engine, worker.context.machine, worker.context.identity.device_id)
-                on_ready(worker.context.identity.worker_id)
-                while not stopped.wait(DRAINED_POLL_S) and not worker.drained:
-                    pass
-            finally:
-                worker.stop()
-    finally:
-        engine.dispose()
+    with database.told(settings), opened(settings.database_url) as engine, on_signals(stopped.set):
+        worker = Worker(settings, engine, device)
+        worker.start()
+        try:
+            targets.stand_for_all(engine, worker.context.machine, worker.context.identity.device_id)
+            on_ready(worker.context.identity.worker_id)
+            while not stopped.wait(DRAINED_POLL_S) and not worker.drained:
+                pass
+        finally:
+            worker.stop()
 
 
 @contextmanager
-def _on_signals(call: Callable[[], None]) -> Iterator[None]:
+def on_signals(call: Callable[[], object]) -> Iterator[None]:
+    """SIGINT and SIGTERM do `call`, and nothing else, while the block runs."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     previous = {number: signal.signal(number, lambda *_: call()) for number in numbers}
     try:

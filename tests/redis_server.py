@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from benchmarks.cluster import free_port, listens, wait_until
+
 START_S = 10.0
 
 
 class RedisServer:
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -32,10 +30,7 @@ class RedisServer:
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""],
             stdout=subprocess.DEVNULL,
         )
-        until_s = time.monotonic() + START_S
-        while not self._listens():
-            assert time.monotonic() < until_s, "redis-server does not listen"
-            time.sleep(0.02)
+        wait_until(lambda: listens(self.port), "redis-server does not listen", START_S)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -47,10 +42,6 @@ class RedisServer:
         import redis
 
         redis.Redis(port=self.port).flushall()
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 @contextmanager

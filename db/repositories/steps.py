@@ -32,8 +32,9 @@ from crosstune.db.tables import CostModel, Job, Step
 MAX_ATTEMPTS = 3
 """Claims that may end without an answer; the next one fails the step as poison."""
 UNFINISHED = (StepState.QUEUED, StepState.RUNNING)
-ANNOUNCE_S = 30.0
-"""A runnable step is announced once in this time, not at each sweep."""
+ANNOUNCE_S = 5.0
+"""A runnable step is announced once in this time, not at each sweep; and again, since the hands of whoever took the
+announcement may have been full."""
 
 
 def enqueue(
@@ -394,7 +395,7 @@ def of_job(connection: Connection, job_id: str, live_only: bool = False) -> list
     """A job's steps, oldest first; `live_only` leaves out those that have ended."""
     query = select(*_ROW).where(Step.job_id == job_id).order_by(Step.key)
     if live_only:
-        query = query.where(Step.state.in_([StepState.QUEUED, StepState.RUNNING]))
+        query = query.where(Step.state.in_(UNFINISHED))
     rows: Any = connection.execute(query)
     return [StepRow(*row) for row in rows]
 

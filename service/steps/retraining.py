@@ -168,10 +168,13 @@ def _write_request(context: WorkerContext, claim: Claim, folder: Path) -> None:
 
 def _judged_beside(context: WorkerContext, connection: Connection) -> dict[str, str]:
     """Folders of versions; one whose files are damaged is told so by whoever judges."""
-    usable = cost_models.usable(connection)
-    chosen = [one.id for one in usable if one.status == cost_models.CostModelStatus.CHAMPION]
-    chosen += [one.id for one in usable[:MOST_JUDGED] if one.id not in chosen]
-    return {one: folder_or_none(context, connection, one) for one in [SHIPPED, *chosen]}
+    newest = [one.id for one in cost_models.usable(connection)[:MOST_JUDGED]]
+    return {one: folder_or_none(context, connection, one) for one in [*in_use(connection), *newest]}
+
+
+def in_use(connection: Connection) -> list[str]:
+    """Versions that are always judged, since the gates need them: the shipped one and the champion."""
+    return [SHIPPED, judging.champion_version(connection)]
 
 
 def folder_or_none(context: WorkerContext, connection: Connection, version: str) -> str:

@@ -36,16 +36,16 @@ def test_what_was_backed_up_is_there_again_in_another_service(
     engine: Engine, database_url: str, tmp_path: Path
 ) -> None:
     settings = settings_of(tmp_path / "old", database_url)
-    uri = with_file(engine, Store(settings.store_folder), tmp_path, b"a network")
-    gone = with_file(engine, Store(settings.store_folder), tmp_path, b"another one")
-    Store(settings.store_folder).delete(gone)
+    uri = with_file(engine, Store(settings.store_dir), tmp_path, b"a network")
+    gone = with_file(engine, Store(settings.store_dir), tmp_path, b"another one")
+    Store(settings.store_dir).delete(gone)
     first = backups.backup(settings, tmp_path / "backup")
     assert (first.files, first.size_bytes, first.missing) == (1, len(b"a network"), 1)
     assert backups.backup(settings, tmp_path / "backup").files == 0, "files that are there are not copied again"
 
     new = settings_of(tmp_path / "new")
     assert backups.restore(new, tmp_path / "backup").files == 1
-    assert Store(new.store_folder).path(uri).read_bytes() == b"a network"
+    assert Store(new.store_dir).path(uri).read_bytes() == b"a network"
     restored = create_engine(new.database_url)
     with reading(restored) as connection:
         assert targets.get(connection, "board").spec == {"mcpu": "x"}
@@ -58,7 +58,7 @@ def test_a_folder_without_a_backup_and_a_database_with_rows_are_refused(
     settings = settings_of(tmp_path / "old", database_url)
     with pytest.raises(backups.BackupRefused, match="no backup"):
         backups.restore(settings_of(tmp_path / "new"), tmp_path / "nothing")
-    with_file(engine, Store(settings.store_folder), tmp_path, b"a network")
+    with_file(engine, Store(settings.store_dir), tmp_path, b"a network")
     backups.backup(settings, tmp_path / "backup")
     with pytest.raises(Exception, match="empty database"):
         backups.restore(settings, tmp_path / "backup")
