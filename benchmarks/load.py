@@ -7,6 +7,7 @@ is not accepted must be 429 with Retry-After, and every accepted job must be the
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
@@ -14,16 +15,21 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 from unittest.mock import patch
+from urllib.parse import urlsplit
 
-import httpx
+from sqlalchemy import Connection
 
-from benchmarks.cluster import database
+from benchmarks.cluster import Cluster, cores, database
 from benchmarks.service import TASKS, fill
-from crosstune import Client
+from crosstune import Client, __version__
+from crosstune.db import migrate
+from crosstune.db.engine import opened, retrying
+from crosstune.db.repositories import devices, targets, workers
 from crosstune.service.embedded import embedded_service
 
 NETWORKS, RECORDS = 50, 20_000
@@ -75,22 +81,26 @@ def queried(url: str, folder: Path, quick: bool) -> dict[str, Any]:
 
 
 def submitted(folder: Path, quick: bool) -> dict[str, Any]:
-    """Answers by status while many clients submit at once to PostgreSQL; jobs that were accepted and are not there."""
+    """Answers by status while many clients submit at once to as many APIs as there are cores, on PostgreSQL; jobs that
+    were accepted and are not there."""
     seconds = QUICK_S if quick else SUBMIT_S
+    folder.mkdir(parents=True, exist_ok=True)
     with database() as url:
-        target, network = fill(url, TASKS, "network")
-        with service(url, folder) as address:
-            body = {"network": network, "target": target, "budget": {"trials": 100}}
+        cluster = Cluster(folder, url)
+        with cluster.running(workers=0, apis=cores()):
+            target, network = fill(url, TASKS, "network")
+            serve(url, target)
+            body = json.dumps({"network": network, "target": target, "budget": {"trials": 100}})
             began_s = time.monotonic()
             with ThreadPoolExecutor(SUBMITTERS) as pool:
-                parts = list(pool.map(lambda _: submit(address, body, began_s + seconds), range(SUBMITTERS)))
+                parts = list(pool.map(lambda _: submit(cluster.url, body, began_s + seconds), range(SUBMITTERS)))
             took_s = time.monotonic() - began_s
             statuses: Counter[str] = Counter()
             accepted: set[str] = set()
             for counts, ids in parts:
                 statuses += counts
                 accepted |= ids
-            with Client(address) as client:
+            with Client(cluster.url) as client:
                 there = {job.id for job in client.collect(client.list_jobs, len(accepted) + 1000)}
     return {
         "clients": SUBMITTERS,
@@ -101,18 +111,35 @@ def submitted(folder: Path, quick: bool) -> dict[str, Any]:
     }
 
 
-def submit(address: str, body: dict[str, Any], until_s: float) -> tuple[Counter[str], set[str]]:
-    """One client's answers by status (429 without Retry-After is one of its own), and the ids of its jobs."""
+def serve(url: str, target: str) -> None:
+    """Let the target have a device and a worker that was heard of a moment ago: what most submits find."""
+
+    def work(connection: Connection) -> None:
+        workers.register(connection, host="bench", pid=1, version=__version__, schema=migrate.head())
+        device = devices.register(connection, name="bench", kind="local", host="bench")
+        devices.stand_for(connection, device.key, targets.get(connection, target).key)
+
+    with opened(url) as engine:
+        retrying(engine, work)
+
+
+def submit(address: str, body: str, until_s: float) -> tuple[Counter[str], set[str]]:
+    """One client's answers by status (429 without Retry-After is one of its own), and the ids of its jobs. It comes
+    back when it was told to."""
     statuses: Counter[str] = Counter()
     ids: set[str] = set()
-    # Without certificates to read: a hundred clients take seconds for that.
-    with httpx.Client(base_url=address, timeout=60.0, verify=False, trust_env=False) as client:
-        while time.monotonic() < until_s:
-            answer = client.post("/v1/jobs", json=body)
-            if answer.status_code == ACCEPTED:
-                ids.add(answer.json()["id"])
-            told = answer.status_code != COME_BACK or "retry-after" in answer.headers
-            statuses[str(answer.status_code) if told else "429 without Retry-After"] += 1
-            if answer.status_code == COME_BACK:
-                time.sleep(0.1)
+    where = urlsplit(address)
+    # The plainest client there is: those of this benchmark share the cores with what they ask.
+    connection = HTTPConnection(where.hostname or "", where.port, timeout=60.0)
+    while time.monotonic() < until_s:
+        connection.request("POST", "/v1/jobs", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        told, wait_s = answer.read(), answer.headers.get("retry-after")
+        if answer.status == ACCEPTED:
+            ids.add(json.loads(told)["id"])
+        come_back = answer.status == COME_BACK
+        statuses[f"{COME_BACK} without Retry-After" if come_back and wait_s is None else str(answer.status)] += 1
+        if come_back:
+            time.sleep(float(wait_s or 1.0))
+    connection.close()
     return statuses, ids

@@ -39,6 +39,11 @@ class Held:
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
         self.stop: Stop | None = None
+        self.leases: list[DeviceLease] = []
+        """Devices that the transaction that ends the step gives back."""
+        self.ended = False
+        """That transaction has done so; what it claimed in the same breath is `next`."""
+        self.next: Claim | None = None
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
 
@@ -76,6 +81,7 @@ class Heart:
         self._lock = threading.Lock()
         self._held: dict[str, Held] = {}
         self._devices: dict[str, DeviceLease] = {}
+        self._all_stop: Stop | None = None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
@@ -91,6 +97,9 @@ class Heart:
         held = Held(claim)
         with self._lock:
             self._held[claim.step_id] = held
+            all_stop = self._all_stop
+        if all_stop is not None:
+            held.ask_to_stop(all_stop)
         try:
             yield held
         finally:
@@ -108,7 +117,9 @@ class Heart:
                 del self._devices[lease.device_id]
 
     def ask_all_to_stop(self, why: Stop) -> None:
+        """Also those that begin from now on."""
         with self._lock:
+            self._all_stop = why
             held = list(self._held.values())
         for one in held:
             one.ask_to_stop(why)

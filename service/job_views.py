@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, partial
 
 from sqlalchemy import Connection
 
-from crosstune.db.repositories import devices, labels, networks, tasks
+from crosstune.db.repositories import devices, labels, tasks
 from crosstune.db.repositories.jobs import JobRow
 from crosstune.db.repositories.networks import NetworkState
 from crosstune.db.repositories.tasks import TaskRow
@@ -25,9 +25,13 @@ WORKING = SEARCHING | {JobState.BUILDING}
 
 def outlines(services: Services, connection: Connection, rows: Sequence[JobRow]) -> list[JobOut]:
     """Jobs without their tasks, in a fixed number of queries."""
-    ids = [row.id for row in rows]
-    marks = labels.of_many(connection, rows[0].project_id, ids) if rows else {}
-    rounds = tasks.rounds_of(connection, ids)
+    return _outlines(services, connection, rows, tasks.rounds_of(connection, [row.id for row in rows]))
+
+
+def _outlines(
+    services: Services, connection: Connection, rows: Sequence[JobRow], rounds: Mapping[str, int]
+) -> list[JobOut]:
+    marks = labels.of_many(connection, rows[0].project_id, [row.id for row in rows]) if rows else {}
     is_live = cache(partial(availability.is_live, services, connection))
     return [
         _outline(row, marks.get(row.id, {}), rounds.get(row.id, 0), _waiting(connection, row, is_live)) for row in rows
@@ -35,13 +39,15 @@ def outlines(services: Services, connection: Connection, rows: Sequence[JobRow])
 
 
 def detail(services: Services, connection: Connection, row: JobRow) -> JobDetail:
-    (outline,) = outlines(services, connection, [row])
     found = tasks.of_job(connection, row.id)
+    (outline,) = _outlines(services, connection, [row], {row.id: sum(task.rounds for task in found)})
     outlook = _outlook(services, connection, row, found) if JobState(row.state) in SEARCHING else None
     return JobDetail(**dict(outline), outlook=outlook, tasks=[_task(task) for task in found])
 
 
 def _outlook(services: Services, connection: Connection, row: JobRow, found: Sequence[TaskRow]) -> JobOutlook | None:
+    if any(task.best_latency_s is None and task.rounds == 0 and not task.exhausted for task in found):
+        return None  # there is none before every task has a latency: a new job's is not worth the queries
     expected = planning.job_outlook(connection, row, found, services.settings.round_trials)
     return None if expected is None else JobOutlook(**asdict(expected))
 
@@ -55,7 +61,7 @@ def _waiting(connection: Connection, row: JobRow, is_live: Callable[[int], bool]
     state = JobState(row.state)
     if state not in WORKING:
         return None, None
-    if state in WAITING and networks.get(connection, row.network_id).state == NetworkState.IMPORTING:
+    if state in WAITING and row.network_state == NetworkState.IMPORTING:
         return f"network {row.network_id} is being imported", None
     if not is_live(row.target_key):
         since = max(devices.last_served(connection, row.target_key) or 0.0, row.created_at)

@@ -63,7 +63,8 @@ def create(services: Services, caller: Principal, key: str | None, body: JobIn) 
             whole_budget=body.whole_budget,
             webhook=body.webhook,
         )
-        labels.replace(connection, caller.project_id, job.id, body.labels)
+        if body.labels:
+            labels.replace(connection, caller.project_id, job.id, body.labels)
         journal.note(connection, caller, "create", job.id)
         return reply(201, job_views.detail(services, connection, start_job(connection, job)))
 
@@ -75,17 +76,16 @@ def start_job(connection: Connection, job: JobRow) -> JobRow:
     """Give a queued job its tasks and its first round as soon as its network is ready; returns it as it is then.
 
     Called when a job is submitted or resumed, and by the worker, in the transaction that ends an import, for every
-    unfinished job of that network. Calling it again changes nothing. A refused network fails the job.
+    unfinished job of that network; nobody else may see or change the job meanwhile (jobs.lock). Calling it again
+    changes nothing. A refused network fails the job.
     """
-    job = jobs.lock(connection, job.id)
-    network = networks.get(connection, job.network_id)
-    if job.ended or job.cancel_requested or network.state == NetworkState.IMPORTING:
+    if job.ended or job.cancel_requested or job.network_state == NetworkState.IMPORTING:
         return job
-    if network.state == NetworkState.REFUSED:
-        detail = (network.refusal or {}).get("detail", "")
+    if job.network_state == NetworkState.REFUSED:
+        detail = (networks.get(connection, job.network_id).refusal or {}).get("detail", "")
         jobs.end_failed(connection, job.id, "network-refused", f"the network cannot be imported: {detail}")
         return jobs.get(connection, job.id)
-    if not tasks.of_job(connection, job.id) and not tasks.copy_from_network(connection, job.id, network.id):
+    if not tasks.exist(connection, job.id) and not tasks.copy_from_network(connection, job.id, job.network_id):
         jobs.end_failed(connection, job.id, "no-tasks", "the network has no workload that could be tuned")
         return jobs.get(connection, job.id)
     if not steps.of_job(connection, job.id, live_only=True):

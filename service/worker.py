@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -23,13 +24,13 @@ from sqlalchemy.exc import DBAPIError
 
 from crosstune import __version__
 from crosstune.db import migrate
-from crosstune.db.engine import reading, retrying
+from crosstune.db.engine import retrying
 from crosstune.db.errors import StaleClaim
 from crosstune.db.repositories import builds, cost_models, devices, jobs, steps, workers
 from crosstune.db.repositories.cost_models import CostModelStatus
-from crosstune.db.repositories.devices import DeviceState
+from crosstune.db.repositories.devices import DeviceLease, DeviceState
 from crosstune.db.repositories.step_values import TRACEPARENT
-from crosstune.db.repositories.steps import Claim, StepKind
+from crosstune.db.repositories.steps import Claim, Runnable, StepKind
 from crosstune.service import drift, logs, retention, room, tracing, work
 from crosstune.service.heart import Heart, Held, Stop
 from crosstune.service.queue import Dispatcher, make_brokers
@@ -67,6 +68,8 @@ EXECUTORS: dict[str, Execute] = {
 }
 RETRY_S = 1.0
 """Pause before a step whose child died, or that failed unexpectedly, is tried again (three times in all)."""
+BUSY_LOOKS = 5
+"""A worker that measures looks so many times less often: it could not take what it finds."""
 LOCK = "worker.lock"
 TIDY_S = 600.0
 """Between two looks for what has been kept long enough."""
@@ -96,7 +99,8 @@ class Worker:
         kill_orphans(folder)
         _remove_leftovers(settings.data_dir, folder)
         heart = Heart(engine, identity.worker_id, identity.owner, settings.lease_s)
-        self.context = WorkerContext(settings, engine, Store(settings.store_dir), heart, identity, folder)
+        store = Store(settings.store_dir)
+        self.context = WorkerContext(settings, engine, store, heart, identity, folder, self._take_next)
         self._ended, self._look = threading.Event(), threading.Event()
         self._serving: list[str] | None = None
         """Queues whose steps are taken now, as of the last look; None before the first."""
@@ -132,12 +136,16 @@ class Worker:
         return self.context.heart.draining and not any(hands.busy for hands in self._hands)
 
     def run_step(self, step_id: str) -> None:
-        """Claim a step and do it; returns quietly when somebody else has it. Called by a hand that is free."""
+        """Claim a step and do it, and those that follow; returns quietly when somebody else has it. Called by a hand
+        that is free."""
         if self._ended.is_set() or self.context.heart.draining:
             return
         claim = retrying(self._engine, lambda connection: self._claim(connection, step_id))
-        if claim is None:
-            return
+        while claim is not None:
+            claim = self._follow(claim)
+
+    def _follow(self, claim: Claim) -> Claim | None:
+        """Do a claimed step; returns the one that the transaction which ended it has claimed."""
         traced = tracing.span(
             claim.kind, claim.input.get(TRACEPARENT), step=claim.step_id, job=claim.job_id, attempt=claim.attempt
         )
@@ -145,23 +153,42 @@ class Worker:
             started_s = time.monotonic()
             logger.info("%s begins, attempt %d", claim.kind, claim.attempt)
             try:
-                self._do(claim, held)
+                if self._do(claim, held):
+                    return held.next
             except StaleClaim as stale:
                 logger.warning("step %s was taken over: %s", claim.step_id, stale)
-            logger.info("%s ended after %.2f s", claim.kind, time.monotonic() - started_s)
+            finally:
+                logger.info("%s ended after %.2f s", claim.kind, time.monotonic() - started_s)
+            self._give_back(held.leases)
+            return None
+
+    def _give_back(self, leases: Sequence[DeviceLease]) -> None:
+        """What a step held that did not end as it should."""
+        for lease in leases:
+            retrying(self._engine, partial(devices.release, lease=lease))
+
+    def _take_next(self, connection: Connection) -> Claim | None:
+        """What a free hand would be offered, at once; the fence of the step that has just ended guards it too."""
+        if self._ended.is_set() or self.context.heart.draining or self._serving is None:
+            return None
+        found = steps.runnable(connection, THREADS, self._measured_here())
+        return self._claim(connection, found[0].step_id) if found else None
 
     def _claim(self, connection: Connection, step_id: str) -> Claim | None:
         return steps.claim(
             connection, step_id, self.context.identity.owner, self._settings.lease_s, queues=self._serving
         )
 
-    def _do(self, claim: Claim, held: Held) -> None:
+    def _do(self, claim: Claim, held: Held) -> bool:
+        """True when it ended as it should, and said what comes next."""
         try:
             EXECUTORS[claim.kind](self.context, claim, held)
         except StaleClaim:
             raise
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs to this step and is stored with it
             self._end(claim, held, error)
+            return False
+        return held.ended
 
     def _end(self, claim: Claim, held: Held, error: Exception) -> None:
         """Store why a step ended without results: given back, cancelled, tried again or failed for good."""
@@ -169,6 +196,7 @@ class Worker:
             return
         paused = held.stop is None and isinstance(error, Stopped)
         if held.stop is Stop.SHUTDOWN or paused:
+            self._due_s = 0.0  # what this machine serves may have changed
             retrying(self._engine, lambda connection: steps.release(connection, claim))
             return
         if held.stop is Stop.CANCELLED:
@@ -194,7 +222,7 @@ class Worker:
         tidy_at_s = time.monotonic()
         while not self._ended.is_set():
             try:
-                self._announce()
+                self.look()
                 if time.monotonic() >= tidy_at_s:
                     retention.tidy(self._engine, self.context.store, self._settings)
                     retrying(self._engine, self._retrain_where_needed)
@@ -202,7 +230,8 @@ class Worker:
                     tidy_at_s = time.monotonic() + TIDY_S
             except DBAPIError as error:
                 logger.warning("the database cannot be asked for work: %s", error)
-            self._look.wait(self._settings.sweep_s)
+            measuring, _ = self._hands
+            self._look.wait(self._settings.sweep_s * (BUSY_LOOKS if measuring.busy else 1))
             self._look.clear()
 
     def _retrain_where_needed(self, connection: Connection) -> None:
@@ -213,10 +242,10 @@ class Worker:
     def _recheck(self, connection: Connection) -> None:
         rechecking.schedule(connection, self._settings, self.context.identity.device_key)
 
-    def _announce(self) -> None:
+    def look(self) -> None:
+        """Announce what waits and this worker could do."""
         if self.context.heart.draining:
             return
-        measuring, training = self._hands
         due = self._serving is None or time.monotonic() >= self._due_s
         if due:  # not after every step: many workers do this
             self._due_s = time.monotonic() + self._settings.sweep_s
@@ -225,28 +254,36 @@ class Worker:
                 logger.warning("nothing is begun: %s", lacking)
                 self._serving = []
                 return
-            retrying(self._engine, steps.sweep)
-            self._serving = self._queues()
-            self._offer(training, [work.TRAINING_QUEUE])
-        self._offer(measuring, [queue for queue in self._serving or [] if queue != work.TRAINING_QUEUE])
-
-    def _offer(self, hands: Hands, queues: list[str]) -> None:
-        """Announce what these hands could do at once; the rest is for workers whose hands are free."""
-        if hands.busy:
-            return
-        found = retrying(self._engine, lambda connection: steps.runnable(connection, THREADS, queues))
-        for step in found:
+        for hands, step in retrying(self._engine, lambda connection: self._found(connection, due)):
             hands.dispatcher.announce(step.step_id, step.queue)
 
-    def _queues(self) -> list[str]:
+    def _found(self, connection: Connection, due: bool) -> list[tuple[Hands, Runnable]]:
+        """What the hands that are free could do at once; the rest is for other workers. `due`: look also at what others
+        left behind, and at what this machine serves now."""
+        measuring, training = self._hands
+        looking = [(measuring, self._measured_here)]
+        if due:
+            steps.sweep(connection)
+            self._serving = self._queues(connection)
+            looking.append((training, lambda: [work.TRAINING_QUEUE]))
+        return [
+            (hands, step)
+            for hands, queues in looking
+            if not hands.busy
+            for step in steps.runnable(connection, THREADS, queues())
+        ]
+
+    def _measured_here(self) -> list[str]:
+        return [queue for queue in self._serving or [] if queue != work.TRAINING_QUEUE]
+
+    def _queues(self, connection: Connection) -> list[str]:
         """What this worker serves now: general work, and its device's targets, those registered since included.
 
         A paused device measures nothing, so its work waits in the table and not in this worker's only thread.
         """
         identity = self.context.identity
-        with reading(self._engine) as connection:
-            active = devices.get(connection, identity.device_id).state == DeviceState.ACTIVE
-            targets = devices.targets_of(connection, identity.device_key) if active else []
+        active = devices.get(connection, identity.device_id).state == DeviceState.ACTIVE
+        targets = devices.targets_of(connection, identity.device_key) if active else []
         return [work.GENERAL_QUEUE, work.TRAINING_QUEUE, *map(work.target_queue, targets)]
 
 

@@ -39,12 +39,25 @@ def append(connection: Connection, job_id: str, kind: str, data: dict[str, Any],
     if taken is None:
         raise NotFound("job", job_id)
     sequence, project_id = taken
+    write(connection, job_id, sequence, project_id, kind, data, now)
+    return int(sequence)
+
+
+def write(
+    connection: Connection,
+    job_id: str,
+    sequence: int,
+    project_id: str,
+    kind: str,
+    data: dict[str, Any],
+    now: float | None = None,
+) -> None:
+    """Write an event whose number the job's row has taken already, in the statement that changed something else."""
     connection.execute(
         insert(Event).values(
             job_id=job_id, sequence=sequence, project_id=project_id, kind=kind, data=data, created_at=stamp(now)
         )
     )
-    return int(sequence)
 
 
 def after(connection: Connection, job_id: str, sequence: int, limit: int = 1000) -> list[EventRow]:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, func, insert, literal_column, or_, select, update
 
 from crosstune.db.engine import moment, stamp
 from crosstune.db.errors import IllegalTransition, NotFound
 from crosstune.db.ids import Prefix, new_id
 from crosstune.db.repositories import events, tasks
+from crosstune.db.repositories.networks import NetworkState
 from crosstune.db.repositories.querying import AnySelect
 from crosstune.db.repositories.step_values import GENERAL_QUEUE, StepKind, StepState, with_cause
-from crosstune.db.tables import Job, Label, Step, Target
+from crosstune.db.tables import Job, Label, Network, Step, Target
 
 
 class JobState(StrEnum):
@@ -57,6 +58,7 @@ class JobRow:
     network_id: str
     target_id: str
     target_key: int
+    network_state: NetworkState
     state: JobState
     priority: int
     budget_trials: int | None
@@ -109,11 +111,11 @@ def create(
     now: float | None = None,
 ) -> JobRow:
     """A queued job with one task per workload of the network, and its first event. Its first step is the caller's."""
-    job_id = new_id(Prefix.JOB)
     created_at = stamp(now)
-    connection.execute(
-        insert(Job).values(
-            id=job_id,
+    row = connection.execute(
+        insert(Job)
+        .values(
+            id=new_id(Prefix.JOB),
             project_id=project_id,
             network_id=network_id,
             target_key=target_key,
@@ -124,13 +126,16 @@ def create(
             deadline=deadline,
             seed=seed,
             options={WHOLE_BUDGET: whole_budget, **({} if webhook is None else {WEBHOOK: webhook})},
+            event_sequence=1,
             created_at=created_at,
             updated_at=created_at,
         )
-    )
-    tasks.copy_from_network(connection, job_id, network_id)
-    events.append(connection, job_id, "state", {"state": JobState.QUEUED, "before": None}, now)
-    return get(connection, job_id)
+        .returning(*_COLUMNS)
+    ).one()
+    job = _job(row)
+    tasks.copy_from_network(connection, job.id, network_id)
+    events.write(connection, job.id, 1, project_id, "state", {"state": JobState.QUEUED, "before": None}, now)
+    return job
 
 
 def get(connection: Connection, job_id: str, project_id: str | None = None) -> JobRow:
@@ -188,8 +193,8 @@ def transition(
     job = lock(connection, job_id)
     if to == job.state:
         if message is not None and message != job.message:
-            _set(connection, job_id, now, message=message)
-        return get(connection, job_id)
+            return _set(connection, job_id, now, message=message)
+        return job
     if to not in JOB_TRANSITIONS[job.state]:
         raise IllegalTransition(job_id, job.state, to)
     values: dict[str, Any] = {"state": to, "message": job.message if message is None else message}
@@ -199,12 +204,12 @@ def transition(
         values["ended_at"] = stamp(now)
     if to == JobState.RUNNING and job.started_at is None:
         values["started_at"] = stamp(now)
-    _set(connection, job_id, now, **values)
+    moved = _set(connection, job_id, now, event_sequence=Job.event_sequence + 1, **values)
     data = {"state": to, "before": job.state, "stop_reason": values.get("stop_reason"), "message": values["message"]}
-    events.append(connection, job_id, "state", data, now)
+    events.write(connection, job_id, moved.event_sequence, job.project_id, "state", data, now)
     if to in FINAL_STATES:
         _notify(connection, job, now)
-    return get(connection, job_id)
+    return moved
 
 
 def _notify(connection: Connection, job: JobRow, now: float | None) -> None:
@@ -242,8 +247,7 @@ def count(
         values["untuned_latency_s"] = untuned_latency_s
     if best_latency_s is not None:
         values["best_latency_s"] = best_latency_s
-    _set(connection, job_id, now, **values)
-    return get(connection, job_id)
+    return _set(connection, job_id, now, **values)
 
 
 def set_build(connection: Connection, job_id: str, build_id: str, now: float | None = None) -> None:
@@ -357,10 +361,12 @@ def _cancel_idle_steps(connection: Connection, job_id: str, now: float | None) -
     connection.execute(update(Step).where(Step.job_id == job_id, idle).values(state=StepState.CANCELLED, ended_at=at))
 
 
-def _set(connection: Connection, job_id: str, now: float | None, **values: Any) -> None:
-    changed = connection.execute(update(Job).where(Job.id == job_id).values(updated_at=stamp(now), **values))
-    if changed.rowcount != 1:
+def _set(connection: Connection, job_id: str, now: float | None, **values: Any) -> JobRow:
+    change = update(Job).where(Job.id == job_id).values(updated_at=stamp(now), **values).returning(*_COLUMNS)
+    row = connection.execute(change).one_or_none()
+    if row is None:
         raise NotFound("job", job_id)
+    return _job(row)
 
 
 def _one(connection: Connection, query: AnySelect, job_id: str) -> JobRow:
@@ -373,34 +379,45 @@ def _one(connection: Connection, query: AnySelect, job_id: str) -> JobRow:
 def _job(row: Row[Any]) -> JobRow:
     values = dict(row._mapping)
     values["state"] = JobState(values["state"])
+    values["network_state"] = NetworkState(values["network_state"])
     return JobRow(**values)
 
 
+def _of_job(column: Any, key: Any, own: str) -> Any:
+    """A column of another table by subquery, so that changes can return it too. The job's own column is named as text:
+    RETURNING has no table that a subquery could be correlated with."""
+    return select(column).where(key == literal_column(f"jobs.{own}", key.type)).scalar_subquery()
+
+
+_COLUMNS = (
+    Job.id,
+    Job.project_id,
+    Job.network_id,
+    _of_job(Target.id, Target.key, "target_key").label("target_id"),
+    Job.target_key,
+    _of_job(Network.state, Network.id, "network_id").label("network_state"),
+    Job.state,
+    Job.priority,
+    Job.budget_trials,
+    Job.budget_s,
+    Job.trials,
+    Job.searched_s,
+    Job.deadline,
+    Job.seed,
+    Job.options,
+    Job.cancel_requested,
+    Job.stop_reason,
+    Job.message,
+    Job.untuned_latency_s,
+    Job.best_latency_s,
+    Job.build_id,
+    Job.event_sequence,
+    Job.created_at,
+    Job.started_at,
+    Job.ended_at,
+    Job.updated_at,
+)
+
+
 def _rows() -> AnySelect:
-    return select(
-        Job.id,
-        Job.project_id,
-        Job.network_id,
-        Target.id.label("target_id"),
-        Job.target_key,
-        Job.state,
-        Job.priority,
-        Job.budget_trials,
-        Job.budget_s,
-        Job.trials,
-        Job.searched_s,
-        Job.deadline,
-        Job.seed,
-        Job.options,
-        Job.cancel_requested,
-        Job.stop_reason,
-        Job.message,
-        Job.untuned_latency_s,
-        Job.best_latency_s,
-        Job.build_id,
-        Job.event_sequence,
-        Job.created_at,
-        Job.started_at,
-        Job.ended_at,
-        Job.updated_at,
-    ).join(Target, Target.key == Job.target_key)
+    return select(*_COLUMNS)

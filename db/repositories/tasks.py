@@ -37,17 +37,25 @@ class TaskRow:
 
 def copy_from_network(connection: Connection, job_id: str, network_id: str) -> int:
     """Give the job one task per task of its network; returns how many."""
-    rows = connection.execute(
-        select(NetworkTask.position, NetworkTask.workload_key, NetworkTask.weight)
+    copied = (
+        select(
+            literal(job_id, Task.job_id.type),
+            NetworkTask.position,
+            NetworkTask.workload_key,
+            NetworkTask.weight,
+            literal([], Task.history.type),
+        )
         .where(NetworkTask.network_id == network_id)
         .order_by(NetworkTask.position)
-    ).all()
-    if rows:
-        connection.execute(
-            insert(Task),
-            [{**row._mapping, "job_id": job_id, "history": [], "exhausted": False} for row in rows],
-        )
-    return len(rows)
+    )
+    columns = [Task.job_id, Task.position, Task.workload_key, Task.weight, Task.history]
+    change = insert(Task).from_select(columns, copied).execution_options(preserve_rowcount=True)
+    return connection.execute(change).rowcount
+
+
+def exist(connection: Connection, job_id: str) -> bool:
+    """Has the job got its tasks?"""
+    return connection.execute(select(Task.key).where(Task.job_id == job_id).limit(1)).first() is not None
 
 
 def of_job(connection: Connection, job_id: str) -> list[TaskRow]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from crosstune.db.engine import reading, retrying
 from crosstune.db.repositories import devices
@@ -65,6 +65,8 @@ class WorkerContext:
     heart: Heart
     identity: Identity
     template_folder: Path
+    take_next: Callable[[Connection], Claim | None]
+    """Claims what this worker is to do next, if there is anything."""
     background: Background = field(default_factory=Background)
     template_lock: threading.Lock = field(default_factory=threading.Lock)
     _template: Template | None = None
@@ -118,10 +120,21 @@ class WorkerContext:
                 self._template.close()
                 self._template = None
 
+    def end(self, connection: Connection, held: Held) -> None:
+        """Last in the transaction that ends a step: give its devices back and claim the next step.
+
+        Rounds come by the hundred, and would else take two more transactions each.
+        """
+        for lease in held.leases:
+            devices.release(connection, lease)
+        held.next = self.take_next(connection)
+        held.ended = True
+
     @contextmanager
-    def measuring(self, held: Held) -> Iterator[None]:
+    def measuring(self, held: Held, until_end: bool = False) -> Iterator[None]:
         """Hold this machine's device: one measures at a time, whatever the target.
 
+        `until_end`: it is given back by the transaction that ends the step (`end`), or by whoever cleans up after it.
         Raises Stopped when the step is to stop, or the device is paused, while waiting for it.
         """
         taken = self._acquire(held)
@@ -135,7 +148,10 @@ class WorkerContext:
             with self.heart.holding_device(lease), self.background.paused():
                 yield
         finally:
-            retrying(self.engine, lambda connection: devices.release(connection, lease))
+            if until_end:
+                held.leases.append(lease)
+            else:
+                retrying(self.engine, lambda connection: devices.release(connection, lease))
 
 
 Execute = Callable[[WorkerContext, Claim, Held], None]

@@ -74,4 +74,4 @@ def store_workload(connection: Connection, workload: Workload) -> int:
 def _start_waiting_jobs(connection: Connection, network_id: str) -> None:
     for job in jobs.live(connection):
         if job.network_id == network_id:
-            service_jobs.start_job(connection, job)
+            service_jobs.start_job(connection, jobs.lock(connection, job.id))

@@ -67,18 +67,34 @@ class RoundInput:
 
 def execute(context: WorkerContext, claim: Claim, held: Held) -> None:
     if "task_key" not in claim.input:
-        retrying(context.engine, lambda connection: _plan_first(context, connection, claim))
+        retrying(context.engine, lambda connection: _plan_first(context, connection, claim, held))
         return
     started_s = time.monotonic()
     with reading(context.engine) as connection:
         given = _gather(context, connection, claim)
-    result = context.rounds.run(given.request, lambda: context.measuring(held), held.should_stop)
+    result = context.rounds.run(given.request, lambda: context.measuring(held, until_end=True), held.should_stop)
     # Waiting for the device is nobody's tuning time.
     gone_s = time.monotonic() - started_s - result.timings_s.get("wait_for_device", 0.0)
-    retrying(context.engine, lambda connection: _store(context, connection, claim, given, result, gone_s))
+    retrying(context.engine, lambda connection: _end(context, connection, claim, held, given, result, gone_s))
 
 
-def _plan_first(context: WorkerContext, connection: Connection, claim: Claim) -> None:
+def _end(
+    context: WorkerContext,
+    connection: Connection,
+    claim: Claim,
+    held: Held,
+    given: RoundInput,
+    result: RoundResult,
+    gone_s: float,
+) -> None:
+    """One transaction: flip the step, store what was measured, count it, tell of it, plan and take what comes next."""
+    _store(context, connection, claim, given, result, gone_s)
+    assert claim.job_id is not None
+    _plan_next(context, connection, claim.job_id)
+    context.end(connection, held)
+
+
+def _plan_first(context: WorkerContext, connection: Connection, claim: Claim, held: Held) -> None:
     assert claim.job_id is not None
     steps.finish(connection, claim)
     job = jobs.get(connection, claim.job_id)
@@ -88,6 +104,7 @@ def _plan_first(context: WorkerContext, connection: Connection, claim: Claim) ->
     jobs.transition(connection, job.id, JobState.RUNNING, message="")
     _remember(connection, job.id, job.target_key, projects.get(connection, job.project_id).key)
     _plan_next(context, connection, job.id)
+    context.end(connection, held)
 
 
 def _plan_next(context: WorkerContext, connection: Connection, job_id: str) -> None:
@@ -218,7 +235,6 @@ def _known(record: KnownRecord) -> KnownSchedule:
 def _store(
     context: WorkerContext, connection: Connection, claim: Claim, given: RoundInput, result: RoundResult, gone_s: float
 ) -> None:
-    """One transaction: flip the step, store what was measured, count it, tell of it, plan what comes next."""
     assert claim.job_id is not None and claim.target_key is not None
     started_s = time.monotonic()
     steps.finish(connection, claim)
@@ -287,7 +303,6 @@ def _store(
             "reference_s": result.reference_s,
         },
     )
-    _plan_next(context, connection, claim.job_id)
 
 
 def _sources(result: RoundResult) -> dict[str, dict[str, int]]:

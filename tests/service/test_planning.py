@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 from crosstune.db.engine import transaction
 from crosstune.db.repositories import devices, jobs, records, steps, tasks, workers
 from crosstune.db.repositories.jobs import JobRow, JobState
+from crosstune.db.repositories.networks import NetworkState
 from crosstune.db.repositories.tasks import TaskRow
 from crosstune.service.planning import SMALLEST_ROUND, plan_next, round_size, task_state
 
@@ -24,6 +25,7 @@ def job(trials: int | None = None, seconds: float | None = None, used: int = 0, 
         network_id="net_x",
         target_id="tgt_x",
         target_key=1,
+        network_state=NetworkState.READY,
         state=JobState.RUNNING,
         priority=0,
         budget_trials=trials,

@@ -20,10 +20,12 @@ from sqlalchemy import Engine, event, select, update
 from crosstune.db.engine import reading, retrying, transaction
 from crosstune.db.repositories import devices, jobs, steps, targets
 from crosstune.db.repositories.jobs import JobRow, JobState
+from crosstune.db.repositories.steps import StepKind
 from crosstune.db.tables import Event, Measurement, Step
 from crosstune.service import jobs as service_jobs
 from crosstune.service.settings import Settings
-from crosstune.service.worker import Worker
+from crosstune.service.steps.context import Stopped
+from crosstune.service.worker import EXECUTORS, Worker
 from crosstune.tuner.contracts import (
     Attempt,
     CandidateResult,
@@ -197,6 +199,34 @@ def test_a_job_runs_its_rounds_within_its_budget_and_goes_on_to_its_build(
     check_everything_happened_once(engine, job.id)
 
 
+@pytest.fixture
+def no_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers give them back."""
+
+    def not_now(*_: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setitem(EXECUTORS, StepKind.BUILD_NETWORK, not_now)
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_a_worker_goes_from_round_to_round_with_three_transactions_each(
+    engine: Engine, make: Any, worker: Worker
+) -> None:
+    job = submit(engine, make, worker)
+    worker.look()
+    first, transactions = queued_steps(engine)[0], []
+    for end in ("commit", "rollback"):
+        event.listen(engine, end, transactions.append)
+    worker.run_step(first)
+    taken = len(transactions)
+    assert state_of(engine, job.id).state is JobState.BUILDING
+    check_everything_happened_once(engine, job.id)
+    claim_and_plan, give_back = 2, 1
+    assert taken == claim_and_plan + 3 * TRIALS // 2 + give_back
+
+
+@pytest.mark.usefixtures("no_builds")
 def test_a_step_survives_a_death_at_every_statement_from_claim_to_finish(
     engine: Engine, make: Any, worker: Worker, tmp_path: Path
 ) -> None:
@@ -205,6 +235,7 @@ def test_a_step_survives_a_death_at_every_statement_from_claim_to_finish(
     deaths = 0
     for statement in range(1, 200):
         heir = make_worker(engine, tmp_path / f"heir{statement}", FakeRounds(), lease_s=0.05)
+        heir.look()  # so that it takes the next round in the transaction that ends this one
         step_id = queued_steps(engine)[0]
         try:
             with dying_at(engine, statement):

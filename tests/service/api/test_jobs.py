@@ -135,7 +135,7 @@ def test_a_job_for_a_network_in_its_import_starts_when_that_is_done(api: Api) ->
     api.network("net")
     for _ in range(2):
         with transaction(api.engine) as connection:
-            start_job(connection, jobs.get(connection, job["id"]))
+            start_job(connection, jobs.lock(connection, job["id"]))
     assert len(api.get(f"/v1/jobs/{job['id']}").json()["tasks"]) == 2
     assert [kind for kind, _, _ in api.steps()] == ["import", "round"]
 
@@ -145,7 +145,7 @@ def test_a_job_whose_network_is_refused_fails_with_the_reason(api: Api) -> None:
     job = _submit(api)
     api.refuse(network["id"])
     with transaction(api.engine) as connection:
-        start_job(connection, jobs.get(connection, job["id"]))
+        start_job(connection, jobs.lock(connection, job["id"]))
     shown = api.get(f"/v1/jobs/{job['id']}").json()
     assert shown["state"] == "failed"
     assert shown["failure"]["code"] == "network-refused" and "Foo" in shown["failure"]["detail"]
