@@ -88,9 +88,9 @@ def start_job(connection: Connection, job: JobRow) -> JobRow:
     if not tasks.exist(connection, job.id) and not tasks.copy_from_network(connection, job.id, job.network_id):
         jobs.end_failed(connection, job.id, "no-tasks", "the network has no workload that could be tuned")
         return jobs.get(connection, job.id)
-    if not steps.of_job(connection, job.id, live_only=True):
+    if not steps.exist_for(connection, job.id):
         work.enqueue_round(connection, job)
-    if not devices.for_target(connection, job.target_key):
+    if not devices.any_for(connection, job.target_key):
         message = availability.no_device_text(job.target_id)
         return jobs.transition(connection, job.id, jobs.JobState.WAITING_FOR_DEVICE, message=message)
     return job

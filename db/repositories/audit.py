@@ -34,17 +34,11 @@ def write(
     now: float | None = None,
 ) -> None:
     """Write it in the transaction of the act itself."""
-    connection.execute(
-        insert(Audit).values(
-            project_id=project_id,
-            principal=principal,
-            action=action,
-            resource=resource,
-            note=note,
-            detail=detail,
-            created_at=stamp(now),
-        )
-    )
+    row = {"project_id": project_id, "principal": principal, "action": action, "resource": resource}
+    connection.execute(_WRITE, {**row, "note": note, "detail": detail, "created_at": stamp(now)})
+
+
+_WRITE = insert(Audit)
 
 
 def list_page(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, bindparam, exists, func, or_, select, tuple_, update
 
 from crosstune.db.engine import moment, stamp
 from crosstune.db.errors import NotFound, StaleClaim
@@ -99,6 +99,19 @@ def list_page(connection: Connection, limit: int, before: str | None = None) -> 
     return [_device(row) for row in connection.execute(query)]
 
 
+def any_for(connection: Connection, target_key: int) -> bool:
+    """Is there an active device that can stand for the target?"""
+    return connection.execute(_ANY_FOR, {"target": target_key}).first() is not None
+
+
+_ANY_FOR = (
+    select(Device.key)
+    .join(DeviceTarget, DeviceTarget.device_key == Device.key)
+    .where(DeviceTarget.target_key == bindparam("target"), Device.state == DeviceState.ACTIVE)
+    .limit(1)
+)
+
+
 def for_target(connection: Connection, target_key: int, host: str | None = None) -> list[DeviceRow]:
     """Active devices that can stand for the target, free ones first; with `host` only those that it reaches."""
     query = (
@@ -114,19 +127,24 @@ def for_target(connection: Connection, target_key: int, host: str | None = None)
 
 def serving(connection: Connection, target_key: int, seen_after: float) -> int:
     """How many active devices stand for the target of whose hosts a worker was seen after `seen_after`."""
-    alive = exists().where(
-        Worker.host == Device.host,
-        Worker.last_seen >= seen_after,
-        Worker.stopped_at.is_(None),
-        ~Worker.draining,
+    return int(connection.execute(_SERVING, {"target": target_key, "seen_after": seen_after}).scalar_one())
+
+
+_SERVING = (
+    select(func.count())
+    .select_from(Device)
+    .join(DeviceTarget, DeviceTarget.device_key == Device.key)
+    .where(
+        DeviceTarget.target_key == bindparam("target"),
+        Device.state == DeviceState.ACTIVE,
+        exists().where(
+            Worker.host == Device.host,
+            Worker.last_seen >= bindparam("seen_after"),
+            Worker.stopped_at.is_(None),
+            ~Worker.draining,
+        ),
     )
-    query = (
-        select(func.count())
-        .select_from(Device)
-        .join(DeviceTarget, DeviceTarget.device_key == Device.key)
-        .where(DeviceTarget.target_key == target_key, Device.state == DeviceState.ACTIVE, alive)
-    )
-    return int(connection.execute(query).scalar_one())
+)
 
 
 def last_served(connection: Connection, target_key: int) -> float | None:

@@ -53,11 +53,11 @@ def write(
     now: float | None = None,
 ) -> None:
     """Write an event whose number the job's row has taken already, in the statement that changed something else."""
-    connection.execute(
-        insert(Event).values(
-            job_id=job_id, sequence=sequence, project_id=project_id, kind=kind, data=data, created_at=stamp(now)
-        )
-    )
+    row = {"job_id": job_id, "sequence": sequence, "project_id": project_id, "kind": kind, "data": data}
+    connection.execute(_WRITE, {**row, "created_at": stamp(now)})
+
+
+_WRITE = insert(Event)
 
 
 def after(connection: Connection, job_id: str, sequence: int, limit: int = 1000) -> list[EventRow]:

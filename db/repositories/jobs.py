@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, literal_column, or_, select, update
 
 from crosstune.db.engine import moment, stamp
 from crosstune.db.errors import IllegalTransition, NotFound
@@ -112,27 +112,23 @@ def create(
 ) -> JobRow:
     """A queued job with one task per workload of the network, and its first event. Its first step is the caller's."""
     created_at = stamp(now)
-    row = connection.execute(
-        insert(Job)
-        .values(
-            id=new_id(Prefix.JOB),
-            project_id=project_id,
-            network_id=network_id,
-            target_key=target_key,
-            state=JobState.QUEUED,
-            priority=priority,
-            budget_trials=budget_trials,
-            budget_s=budget_s,
-            deadline=deadline,
-            seed=seed,
-            options={WHOLE_BUDGET: whole_budget, **({} if webhook is None else {WEBHOOK: webhook})},
-            event_sequence=1,
-            created_at=created_at,
-            updated_at=created_at,
-        )
-        .returning(*_COLUMNS)
-    ).one()
-    job = _job(row)
+    row = {
+        "id": new_id(Prefix.JOB),
+        "project_id": project_id,
+        "network_id": network_id,
+        "target_key": target_key,
+        "state": JobState.QUEUED,
+        "priority": priority,
+        "budget_trials": budget_trials,
+        "budget_s": budget_s,
+        "deadline": deadline,
+        "seed": seed,
+        "options": {WHOLE_BUDGET: whole_budget, **({} if webhook is None else {WEBHOOK: webhook})},
+        "event_sequence": 1,
+        "created_at": created_at,
+        "updated_at": created_at,
+    }
+    job = _job(connection.execute(_CREATE, row).one())
     tasks.copy_from_network(connection, job.id, network_id)
     events.write(connection, job.id, 1, project_id, "state", {"state": JobState.QUEUED, "before": None}, now)
     return job
@@ -140,10 +136,10 @@ def create(
 
 def get(connection: Connection, job_id: str, project_id: str | None = None) -> JobRow:
     """The job, or NotFound; with `project_id` also when it belongs to another project."""
-    query = _rows().where(Job.id == job_id)
-    if project_id is not None:
-        query = query.where(Job.project_id == project_id)
-    return _one(connection, query, job_id)
+    job = _one(connection, _GET, job_id)
+    if project_id not in (None, job.project_id):
+        raise NotFound("job", job_id)
+    return job
 
 
 def list_page(
@@ -174,7 +170,7 @@ def list_page(
 
 def lock(connection: Connection, job_id: str) -> JobRow:
     """The job, its row locked until the transaction ends (on SQLite the transaction itself is the lock)."""
-    return _one(connection, _rows().where(Job.id == job_id).with_for_update(key_share=True, of=Job), job_id)
+    return _one(connection, _LOCK, job_id)
 
 
 def transition(
@@ -370,7 +366,7 @@ def _set(connection: Connection, job_id: str, now: float | None, **values: Any) 
 
 
 def _one(connection: Connection, query: AnySelect, job_id: str) -> JobRow:
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query, {"job": job_id}).one_or_none()
     if row is None:
         raise NotFound("job", job_id)
     return _job(row)
@@ -417,6 +413,12 @@ _COLUMNS = (
     Job.ended_at,
     Job.updated_at,
 )
+
+
+# Made once: building a statement of so many columns anew takes longer than the database does.
+_CREATE = insert(Job).returning(*_COLUMNS)
+_GET = select(*_COLUMNS).where(Job.id == bindparam("job"))
+_LOCK = _GET.with_for_update(key_share=True, of=Job)
 
 
 def _rows() -> AnySelect:

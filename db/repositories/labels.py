@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from crosstune.db.tables import Label
 
@@ -31,15 +31,17 @@ def of(connection: Connection, project_id: str, resource: str) -> dict[str, str]
 
 def of_many(connection: Connection, project_id: str, resources: Sequence[str]) -> dict[str, dict[str, str]]:
     """The labels of each resource that has any."""
-    query = (
-        select(Label.resource, Label.key, Label.value)
-        .where(Label.project_id == project_id, Label.resource.in_(resources))
-        .order_by(Label.resource, Label.key)
-    )
     found: dict[str, dict[str, str]] = {}
-    for resource, key, value in connection.execute(query):
+    for resource, key, value in connection.execute(_OF_MANY, {"project": project_id, "resources": resources}):
         found.setdefault(resource, {})[key] = value
     return found
+
+
+_OF_MANY = (
+    select(Label.resource, Label.key, Label.value)
+    .where(Label.project_id == bindparam("project"), Label.resource.in_(bindparam("resources", expanding=True)))
+    .order_by(Label.resource, Label.key)
+)
 
 
 def find(connection: Connection, project_id: str, key: str, value: str | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from crosstune.db.codec import digest, json_sha256
 from crosstune.db.engine import stamp
@@ -162,10 +162,11 @@ def refuse(
 
 def get(connection: Connection, network_id: str, project_id: str | None = None) -> NetworkRow:
     """The network, also a deleted one; NotFound with `project_id` when it belongs to another project or is deleted."""
-    query = _rows().where(Network.id == network_id)
-    if project_id is not None:
-        query = query.where(Network.project_id == project_id, Network.deleted_at.is_(None))
-    return _one(connection, query, network_id)
+    row = connection.execute(_GET, {"network": network_id}).one_or_none()
+    found = None if row is None else _network(row)
+    if found is None or (project_id is not None and (found.project_id != project_id or found.deleted_at is not None)):
+        raise NotFound("network", network_id)
+    return found
 
 
 def get_by_name(connection: Connection, project_id: str, name: str) -> NetworkRow:
@@ -259,3 +260,6 @@ def _rows() -> AnySelect:
         Network.updated_at,
         Network.deleted_at,
     )
+
+
+_GET = _rows().where(Network.id == bindparam("network"))

@@ -10,7 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
@@ -54,24 +67,26 @@ def enqueue(
 ) -> str:
     """Add a step and return its id. `target_key` and `workload_key` make a round exclusive; `subject` fails with it."""
     step_id = new_id(Prefix.STEP)
-    connection.execute(
-        insert(Step).values(
-            id=step_id,
-            kind=kind,
-            queue=queue,
-            state=StepState.QUEUED,
-            project_id=project_id,
-            job_id=job_id,
-            target_key=target_key,
-            workload_key=workload_key,
-            subject=subject,
-            priority=priority,
-            not_before=not_before,
-            input=with_cause(input),
-            created_at=stamp(now),
-        )
-    )
+    row = {
+        "id": step_id,
+        "kind": kind,
+        "queue": queue,
+        "state": StepState.QUEUED,
+        "project_id": project_id,
+        "job_id": job_id,
+        "target_key": target_key,
+        "workload_key": workload_key,
+        "subject": subject,
+        "priority": priority,
+        "not_before": not_before,
+        "input": with_cause(input),
+        "created_at": stamp(now),
+    }
+    connection.execute(_ENQUEUE, row)
     return step_id
+
+
+_ENQUEUE = insert(Step)
 
 
 def claim(
@@ -389,6 +404,14 @@ def get(connection: Connection, step_id: str) -> StepRow:
     if row is None:
         raise NotFound("step", step_id)
     return StepRow(*row)
+
+
+def exist_for(connection: Connection, job_id: str) -> bool:
+    """Is there a step of the job that waits or runs?"""
+    return connection.execute(_LIVE_OF_JOB, {"job": job_id}).first() is not None
+
+
+_LIVE_OF_JOB = select(Step.key).where(Step.job_id == bindparam("job"), Step.state.in_(UNFINISHED)).limit(1)
 
 
 def of_job(connection: Connection, job_id: str, live_only: bool = False) -> list[StepRow]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select
+from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from crosstune.db.codec import digest
 from crosstune.db.engine import stamp
@@ -66,9 +66,7 @@ def register(
 
 def get(connection: Connection, name_or_id: str) -> TargetRow:
     """By public id or by name."""
-    row = connection.execute(
-        _rows().where(or_(Target.id == name_or_id, Target.name == name_or_id)).order_by(Target.id != name_or_id)
-    ).first()
+    row = connection.execute(_GET, {"target": name_or_id}).first()
     if row is None:
         raise NotFound("target", name_or_id)
     return _target(row)
@@ -153,3 +151,10 @@ def _target(row: Any) -> TargetRow:
 
 def _rows() -> AnySelect:
     return select(Target.key, Target.id, Target.identity, Target.name, Target.spec, Target.created_at)
+
+
+_GET = (
+    _rows()
+    .where(or_(Target.id == bindparam("target"), Target.name == bindparam("target")))
+    .order_by(Target.id != bindparam("target"))
+)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
 
 from crosstune.db.errors import NotFound
 from crosstune.db.repositories.querying import AnySelect
@@ -37,30 +37,38 @@ class TaskRow:
 
 def copy_from_network(connection: Connection, job_id: str, network_id: str) -> int:
     """Give the job one task per task of its network; returns how many."""
-    copied = (
+    return connection.execute(_COPY, {"job": job_id, "network": network_id}).rowcount
+
+
+_COPY = (
+    insert(Task)
+    .from_select(
+        [Task.job_id, Task.position, Task.workload_key, Task.weight, Task.history],
         select(
-            literal(job_id, Task.job_id.type),
+            bindparam("job", type_=Task.job_id.type),
             NetworkTask.position,
             NetworkTask.workload_key,
             NetworkTask.weight,
             literal([], Task.history.type),
         )
-        .where(NetworkTask.network_id == network_id)
-        .order_by(NetworkTask.position)
+        .where(NetworkTask.network_id == bindparam("network"))
+        .order_by(NetworkTask.position),
     )
-    columns = [Task.job_id, Task.position, Task.workload_key, Task.weight, Task.history]
-    change = insert(Task).from_select(columns, copied).execution_options(preserve_rowcount=True)
-    return connection.execute(change).rowcount
+    .execution_options(preserve_rowcount=True)
+)
 
 
 def exist(connection: Connection, job_id: str) -> bool:
     """Has the job got its tasks?"""
-    return connection.execute(select(Task.key).where(Task.job_id == job_id).limit(1)).first() is not None
+    return connection.execute(_ANY_OF_JOB, {"job": job_id}).first() is not None
+
+
+_ANY_OF_JOB = select(Task.key).where(Task.job_id == bindparam("job")).limit(1)
 
 
 def of_job(connection: Connection, job_id: str) -> list[TaskRow]:
     """The job's tasks in the network's order."""
-    return [_task(row) for row in connection.execute(_rows().where(Task.job_id == job_id).order_by(Task.position))]
+    return [_task(row) for row in connection.execute(_OF_JOB, {"job": job_id})]
 
 
 def rounds_of(connection: Connection, job_ids: Sequence[str]) -> dict[str, int]:
@@ -146,3 +154,6 @@ def _rows() -> AnySelect:
         Task.exhausted,
         Task.history,
     ).join(Workload, Workload.key == Task.workload_key)
+
+
+_OF_JOB = _rows().where(Task.job_id == bindparam("job")).order_by(Task.position)
