@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,46 @@ def scaled(kind: str, count: int, folder: Path, quick: bool) -> dict[str, Any]:
         fill(engine, JOBS[kind])
         with workers(count, url, folder / "workers", round_s):
             wait_for_work(engine, count, 10 * round_s + 60)
-            rounds, transactions, began_s = ended(engine), committed(engine), time.monotonic()
+            before, began_s = Counted.now(engine), time.monotonic()
             time.sleep(counted_s)
-            seconds = time.monotonic() - began_s
-            found = {"rounds": ended(engine) - rounds, "transactions": committed(engine) - transactions}
+            seconds, found = time.monotonic() - began_s, Counted.now(engine) - before
         engine.dispose()
-    rate = found["rounds"] / seconds
-    return {"jobs": kind, "workers": count, "seconds": seconds, **found, "rounds_per_s": rate, "round_s": round_s}
+    return {
+        "jobs": kind,
+        "workers": count,
+        "round_s": round_s,
+        "seconds": seconds,
+        **asdict(found),
+        "rounds_per_s": found.rounds / seconds,
+        "transactions_per_round": found.transactions_per_round,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Since the database was made. `transactions` are those that PostgreSQL counted, `beats` the renewals of leases
+    among them: each writes the worker's own row, which nothing else does while it works."""
+
+    rounds: int
+    transactions: int
+    beats: int
+
+    @classmethod
+    def now(cls, engine: Engine) -> Counted:
+        with reading(engine) as connection:
+            done = select(func.count()).where(Step.state == StepState.DONE, ROUND)
+            committed = text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+            beats = text("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'workers'")
+            return cls(*(int(connection.execute(query).scalar_one()) for query in (done, committed, beats)))
+
+    def __sub__(self, other: Counted) -> Counted:
+        return Counted(self.rounds - other.rounds, self.transactions - other.transactions, self.beats - other.beats)
+
+    @property
+    def transactions_per_round(self) -> float:
+        """Besides the renewals. Half of what is counted are the pings before each transaction, which find dead
+        connections: no more than a `SELECT 1`."""
+        return (self.transactions / 2 - self.beats) / max(1, self.rounds)
 
 
 def fill(engine: Engine, count: int) -> None:
@@ -173,18 +207,6 @@ def running(engine: Engine) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def ended(engine: Engine) -> int:
-    with reading(engine) as connection:
-        query = select(func.count()).where(Step.state == StepState.DONE, ROUND)
-        return int(connection.execute(query).scalar_one())
-
-
-def committed(engine: Engine) -> int:
-    with reading(engine) as connection:
-        query = text("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
-        return int(connection.execute(query).scalar_one())
-
-
 def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
     """Of what is there; the value of what is not is null."""
     rows = [each for name, each in found.items() if name.startswith("scaling")]
@@ -198,6 +220,9 @@ def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
         Claim("chaos_doubled", sum(each["doubled"] for each in shaken) if shaken else None, "", 0, "lower"),
         Claim("recovery_s", max(recoveries_s, default=None), "s", 20, "lower", ends(recoveries_s), len(recoveries_s)),
         *(Claim(f"efficiency_32_{kind}", efficiency(rows, kind), "", 0.9, "higher") for kind in JOBS),
+        Claim(
+            "transactions_per_round", max((row["transactions_per_round"] for row in rows), default=None), "", 3, "lower"
+        ),
         *(
             Claim(f"best_schedule_p95_ms_1m_{kind}", found.get(f"load-{kind}", {}).get("p95_ms"), "ms", 20, "lower")
             for kind in ("sqlite", "postgres")
@@ -213,6 +238,10 @@ def claims(found: dict[str, dict[str, Any]]) -> list[Claim]:
 
 def ends(values: list[float]) -> tuple[float, float] | None:
     return (values[0], values[-1]) if values else None
+
+
+def most_transactions(rows: list[dict[str, Any]]) -> float | None:
+    return max((row["transactions_per_round"] for row in rows), default=None)
 
 
 def efficiency(rows: list[dict[str, Any]], kind: str) -> float | None:
