@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 NETWORK ?=
 MINUTES ?=
 
-.PHONY: setup training demo cluster test lint networks holdout pretrained bests benchmarks clean
+.PHONY: setup training demo cluster test test-slow lint networks holdout pretrained bests benchmarks clean
 
 setup: $(VENV)/.complete
 
@@ -31,6 +31,10 @@ cluster: setup
 
 test: setup lint
 	$(BIN)/python -m pytest
+
+# What takes minutes each: services that are killed, clusters, lives of cost models. Needs `make training`.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 lint: setup
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ def exposition(services: Services) -> tuple[bytes, str]:
         live = len(workers.seen_since(connection, availability.seen_after(services)))
         states = steps.counts(connection)
         queues = _queues(connection)
-        failed, repeated = steps.failures(connection), steps.repeats(connection)
+        failed, repeated, expired = steps.failures(connection), steps.repeats(connection), steps.expiries(connection)
         ended, trials = jobs.counts(connection), jobs.all_trials(connection)
         accuracies = drift.entries(connection, services.settings.drift_threshold)
     registry = CollectorRegistry()
@@ -46,6 +46,7 @@ def exposition(services: Services) -> tuple[bytes, str]:
     for kind, count in failed.items():
         by_kind.labels(kind).inc(count)
     Counter("crosstune_steps_repeated", "Claims after a death.", registry=registry).inc(repeated)
+    Counter("crosstune_lease_expiries", "Steps taken from silent workers.", registry=registry).inc(expired)
     Counter("crosstune_trials", "Candidates that jobs measured.", registry=registry).inc(trials)
     by_end = Gauge("crosstune_jobs", "Jobs by state.", ["state"], registry=registry)
     for job_state in jobs.JobState:

@@ -136,6 +136,7 @@ def _take(connection: Connection, step_key: int, owner: str, lease_s: float, at:
         .values(
             state=StepState.RUNNING,
             attempt=Step.attempt + 1,
+            expired=Step.expired + case((Step.state == StepState.RUNNING, 1), else_=0),
             owner=owner,
             lease_until=at + lease_s,
             announced_until=at + lease_s,
@@ -448,6 +449,11 @@ def repeats(connection: Connection) -> int:
     """How often a step was claimed again because its worker died or its child did."""
     again = func.sum(Step.attempt - Step.released - 1)
     return int(connection.execute(select(again).where(Step.attempt - Step.released > 1)).scalar_one() or 0)
+
+
+def expiries(connection: Connection) -> int:
+    """How often a step was claimed because the lease of its last claim had passed."""
+    return int(connection.execute(select(func.sum(Step.expired))).scalar_one() or 0)
 
 
 def counts(connection: Connection) -> dict[str, int]:

@@ -87,7 +87,8 @@ class Step(Base):
     """The unit of durable work, of any kind.
 
     `state` is queued, running, done, failed or cancelled. (`owner`, `attempt`) is the fencing token: `attempt` grows
-    with every claim and never shrinks; `released` counts the claims that were given back, which do not count as tried.
+    with every claim and never shrinks; `released` counts the claims that were given back, which do not count as tried;
+    `expired` those whose lease passed, because their worker died or could not reach the database.
     The message queue carries ids only: a lost, doubled or late message never matters.
     """
 
@@ -104,6 +105,7 @@ class Step(Base):
     priority: Mapped[int] = mapped_column(default=0)
     attempt: Mapped[int] = mapped_column(default=0)
     released: Mapped[int] = mapped_column(default=0)
+    expired: Mapped[int] = mapped_column(default=0, server_default="0")
     owner: Mapped[str | None] = mapped_column(String(200))
     lease_until: Mapped[Moment] = mapped_column(default=0.0)
     not_before: Mapped[Moment] = mapped_column(default=0.0)

@@ -310,4 +310,5 @@ def test_leases_work_with_the_databases_own_clock(engine: Engine, make: Any) -> 
         short = steps.claim(connection, step_id, "a", lease_s=-1.0)
         assert short is not None and steps.claim(connection, step_id, "b", lease_s=60.0) is not None
         assert steps.claim(connection, step_id, "c", lease_s=60.0) is None
+        assert steps.expiries(connection) == 1
         assert steps.counts(connection) == {"running": 1}

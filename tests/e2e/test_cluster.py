@@ -40,6 +40,8 @@ def pretend_upgrade(url: str) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server")
 def test_a_job_runs_on_two_workers_and_survives_the_death_of_one_of_each_kind_of_process(
     tmp_path: Path, tiny_network: Path

@@ -83,6 +83,7 @@ def test_a_job_survives_the_death_of_its_service(service_process: Callable[..., 
     check_nothing_lost_nothing_doubled(sqlite(service.data_dir), job)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_service_that_is_stopped_while_it_builds_builds_again_when_it_is_back(
     service_process: Callable[..., object], tiny_network: Path
 ) -> None:
