@@ -45,8 +45,8 @@ from crosstune.tuner.contracts import TargetSpec
 
 WORKERS, QUICK_WORKERS = (1, 2, 8, 32), (1, 4)
 COUNTED_S, QUICK_S = 60.0, 10.0
-ROUND_S, QUICK_ROUND_S = 6.0, 1.0
-"""A round of SqueezeNet took 5 to 8 s in the demo's job."""
+ROUND_S, QUICK_ROUND_S = (5.0, 8.0), (0.8, 1.3)
+"""From and to; a round of SqueezeNet took 5 to 8 s in the demo's job."""
 EPISODES, KILLS = 8, 25
 TARGET = "sleeping"
 ROUND = Step.workload_key.is_not(None)
@@ -101,7 +101,7 @@ def scaled(kind: str, count: int, folder: Path, quick: bool) -> dict[str, Any]:
         engine = create_engine(url)
         fill(engine, JOBS[kind])
         with workers(count, url, folder / "workers", round_s):
-            wait_for_work(engine, count, 10 * round_s + 60)
+            wait_for_work(engine, count, 10 * round_s[1] + 60)
             before = Counted.now(engine)
             time.sleep(counted_s)
             found = Counted.now(engine) - before
@@ -110,7 +110,7 @@ def scaled(kind: str, count: int, folder: Path, quick: bool) -> dict[str, Any]:
     return {
         "jobs": kind,
         "workers": count,
-        "round_s": round_s,
+        "round_s": list(round_s),
         "seconds": counted_s,
         **asdict(found),
         "rounds_per_s": rate,
@@ -177,14 +177,15 @@ def fill(engine: Engine, count: int) -> None:
 
 
 @contextmanager
-def workers(count: int, url: str, folder: Path, round_s: float) -> Iterator[None]:
+def workers(count: int, url: str, folder: Path, round_s: tuple[float, float]) -> Iterator[None]:
     processes = []
     try:
         for number in range(count):
             own = folder / str(number)
             own.mkdir(parents=True, exist_ok=True)
             environment = {"CROSSTUNE_DATABASE_URL": url, "CROSSTUNE_DATA_DIR": str(own), "CROSSTUNE_RANKER": "random"}
-            command = [sys.executable, "-m", "benchmarks.sleeping_worker", f"device-{number}", str(round_s), TARGET]
+            command = [sys.executable, "-m", "benchmarks.sleeping_worker"]
+            command += [f"device-{number}", *map(str, round_s), TARGET]
             with (own / "log").open("wb") as log:
                 processes.append(
                     subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=log)

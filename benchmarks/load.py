@@ -1,8 +1,9 @@
 """How fast a service answers with a million records, and how many submits it takes: part of `benchmarks.fleet`
 
 The records are synthetic, their number and shape are real (benchmarks/service.py): of fifty networks of 40 workloads,
-of which each query asks for one, drawn evenly. Submits come from twice as many clients as are admitted at once; what
-is not accepted must be 429 with Retry-After, and every accepted job must be there afterwards.
+of which each query asks for one, drawn evenly. Those of the first are stored as a service does, the others are copies.
+Submits come from more clients than are admitted at once; what is not accepted must be 429 with Retry-After, and every
+accepted job must be there afterwards.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from typing import Any
 from unittest.mock import patch
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, and_, func, insert, literal, select, text
+from sqlalchemy.orm import aliased
 
 from benchmarks.cluster import Cluster, cores, database
-from benchmarks.service import TASKS, fill
+from benchmarks.service import TASKS, fill, made_network, made_workload
 from crosstune import Client, __version__
 from crosstune.db import migrate
-from crosstune.db.engine import opened, retrying
-from crosstune.db.repositories import devices, targets, workers
+from crosstune.db.engine import is_postgresql, opened, reading, retrying, transaction
+from crosstune.db.ids import Prefix
+from crosstune.db.repositories import devices, networks, targets, workers
+from crosstune.db.tables import Base, Measurement, Record
 from crosstune.service.embedded import embedded_service
 
 NETWORKS, RECORDS = 50, 20_000
@@ -65,19 +69,67 @@ def queried(url: str, folder: Path, quick: bool) -> dict[str, Any]:
     """Milliseconds of each query for a network's best schedules, from the client."""
     began_s = time.monotonic()
     count = QUICK_NETWORKS if quick else NETWORKS
-    filled = [fill(url, RECORDS, f"network {number}") for number in range(count)]
-    facts = {"records": RECORDS * count, "filled_s": time.monotonic() - began_s}
+    target, first = fill(url, RECORDS, "network 0")
+    there = [first, *(copied(url, first, number) for number in range(1, count))]
+    with opened(url) as engine, transaction(engine) as connection:
+        connection.execute(text("ANALYZE"))  # as PostgreSQL does by itself, sooner or later
+    records = RECORDS * count
+    facts = {
+        "records": records,
+        "filled_s": time.monotonic() - began_s,
+        "bytes_per_record": size_bytes(url) / records,
+    }
     chance, found = random.Random(0), []
     with service(url, folder) as address, Client(address) as client:
         for _ in range(QUERIES + WARM_UP):
-            target, network = chance.choice(filled)
             started_s = time.perf_counter()
-            answer = client.best_schedules(target, network=network)
+            answer = client.best_schedules(target, network=chance.choice(there))
             found.append(1e3 * (time.perf_counter() - started_s))
             if len(answer.schedules) != TASKS or any(one.label != "measured" for one in answer.schedules):
                 raise SystemExit(f"a wrong answer: {len(answer.schedules)} schedules")
     queries_ms = found[WARM_UP:]
     return {**facts, "queries": QUERIES, "median_ms": median(queries_ms), "p95_ms": quantiles(queries_ms, n=20)[-1]}
+
+
+def copied(url: str, network: str, number: int) -> str:
+    """The id of another network with workloads of its own, whose records and measurements are those of `network`."""
+    name = f"network {number}"
+
+    def work(connection: Connection) -> str:
+        keys = [made_workload(connection, name, task) for task in range(TASKS)]
+        for task, key in zip(networks.tasks_of(connection, network), keys, strict=True):
+            copy_records(connection, task.workload.key, key, number)
+        return made_network(connection, name, [(key, 1) for key in keys])
+
+    with opened(url) as engine:
+        return retrying(engine, work)
+
+
+def copy_records(connection: Connection, workload_key: int, to: int, number: int) -> None:
+    first, rest = len(Prefix.RECORD) + 1, len(Prefix.RECORD) + 5
+    # Ids begin with the time, which is much the same for all: three digits of it tell the copies apart.
+    its_id = func.substr(Record.id, 1, first).concat(f"{number:03d}").concat(func.substr(Record.id, rest))
+    copy_rows(connection, Record, {"id": its_id, "workload_key": literal(to)}, Record.workload_key == workload_key)
+    copy = aliased(Record)
+    same = and_(copy.target_key == Record.target_key, copy.schedule_sha256 == Record.schedule_sha256)
+    of_it = and_(Record.key == Measurement.record_key, Record.workload_key == workload_key)
+    copy_rows(connection, Measurement, {"record_key": copy.key}, and_(of_it, copy.workload_key == to, same))
+
+
+def copy_rows(connection: Connection, table: type[Base], own: dict[str, Any], where: Any) -> None:
+    """Rows of the table once more, with other values in the columns of `own`, and keys of their own."""
+    columns = [column for column in table.__table__.columns if column.name != "key"]
+    found = select(*(own.get(column.name, column) for column in columns)).where(where)
+    connection.execute(insert(table).from_select([column.name for column in columns], found))
+
+
+def size_bytes(url: str) -> int:
+    """Of the whole database: records, measurements, indices and what little else there is."""
+    with opened(url) as engine, reading(engine) as connection:
+        if is_postgresql(connection):
+            return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+        pages = text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+        return int(connection.execute(pages).scalar_one())
 
 
 def submitted(folder: Path, quick: bool) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from benchmarks.report import RESULTS, Claim
 README = Path(__file__).resolve().parents[1] / "README.md"
 COST_MODEL_PAGE = README.parent / "docs" / "cost-model.md"
 PERFORMANCE_PAGE = README.parent / "docs" / "performance.md"
+CAPACITY_PAGE = README.parent / "docs" / "capacity.md"
 SEARCHING = ("guided_search", "network_time", "stopping", "time_to_quality", "transfer", "answers")
 """Benchmarks of how a search spends its time."""
-DEMO, CLAIMS, FIGURES, COST_MODEL = "demo", "claims", "figures", "cost_model"
+DEMO, CLAIMS, FIGURES, COST_MODEL, FLEET = "demo", "claims", "figures", "cost_model", "fleet"
 SOURCES, STARTS, NETWORKS = "sources", "starts", "networks"
+SCALING, CHAOS, LOAD = "scaling", "chaos", "load"
 SOURCE_COLUMNS = ("source", "targets", "workloads", "programs")
 """Of what was collected: one row for each collection, in groups that are large enough to be ranked."""
 """The blocks that are filled: what stands between `<!-- name -->` and `<!-- /name -->`."""
@@ -36,6 +38,7 @@ def main() -> None:
     README.write_text(filled(README.read_text(), found))
     COST_MODEL_PAGE.write_text(page_filled(COST_MODEL_PAGE.read_text(), found))
     PERFORMANCE_PAGE.write_text(performance_filled(PERFORMANCE_PAGE.read_text(), found))
+    CAPACITY_PAGE.write_text(capacity_filled(CAPACITY_PAGE.read_text(), found))
 
 
 def reports(folder: Path = RESULTS) -> dict[str, Report]:
@@ -64,6 +67,59 @@ def performance_filled(text: str, found: Mapping[str, Report]) -> str:
     for name, body in blocks.items():
         text = replaced(text, name, body)
     return text
+
+
+def capacity_filled(text: str, found: Mapping[str, Report]) -> str:
+    """The page on what a fleet needs, with its claims and a table for each part of the benchmark."""
+    parts: Mapping[str, Mapping[str, Any]] = found[FLEET]["data"] if FLEET in found else {}
+    blocks = {
+        CLAIMS: claims_table({name: found[name] for name in (FLEET,) if name in found}),
+        SCALING: scaling_table([one for name, one in parts.items() if name.startswith(SCALING)]),
+        CHAOS: chaos_table([one for name, one in parts.items() if name.startswith(CHAOS)]),
+        LOAD: load_table({name.removeprefix("load-"): one for name, one in parts.items() if "p95_ms" in one}),
+    }
+    for name, body in blocks.items():
+        text = replaced(text, name, body)
+    return text
+
+
+def scaling_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = ("jobs", "workers", "rounds per second", "of one worker's", "transactions per round")
+    alone = {one["jobs"]: one["rounds_per_s"] for one in rows if one["workers"] == 1}
+    cells = [
+        (
+            one["jobs"].replace("_", " "),
+            str(one["workers"]),
+            f"{one['rounds_per_s']:.2f}",
+            f"{one['rounds_per_s'] / alone[one['jobs']]:.1f} times",
+            f"{one['transactions_per_round']:.1f}",
+        )
+        for one in rows
+    ]
+    return _table(columns, (LEFT, RIGHT, RIGHT, RIGHT, RIGHT), cells) if cells else ""
+
+
+def chaos_table(episodes: Sequence[Mapping[str, Any]]) -> str:
+    """Sums over the episodes."""
+    kinds = sorted({kind for one in episodes for kind in one["kills"]})
+    sums = ("acknowledged", "succeeded", "lost", "doubled", "steps", "repeated", "measurements")
+    cells = [(kind, str(sum(one["kills"].get(kind, 0) for one in episodes))) for kind in kinds]
+    cells += [(name, str(sum(one[name] for one in episodes))) for name in sums]
+    return _table(("what", "how many"), (LEFT, RIGHT), cells) if episodes else ""
+
+
+def load_table(queried: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = ("database", "records", "bytes of each", "median", "95th percentile")
+    cells = [
+        (
+            name,
+            f"{one['records']:,}",
+            f"{one['bytes_per_record']:,.0f}",
+            *(f"{one[figure]:.1f} ms" for figure in ("median_ms", "p95_ms")),
+        )
+        for name, one in queried.items()
+    ]
+    return _table(columns, (LEFT, RIGHT, RIGHT, RIGHT, RIGHT), cells) if cells else ""
 
 
 def networks_table(runs: Iterable[Mapping[str, Any]]) -> str:

@@ -1,15 +1,17 @@
 """A worker whose rounds sleep as long as real ones take, and answer made-up candidates: for benchmarks of the service.
 
-    python -m benchmarks.sleeping_worker NAME SECONDS TARGET
+    python -m benchmarks.sleeping_worker NAME FROM TO TARGET
 
 Everything but the search and the device is real: queue, leases, database, planning. The settings come from the
-environment, as for `crosstune worker`; NAME is the device, which stands for TARGET. It says a JSON line once it works.
+environment, as for `crosstune worker`; NAME is the device, which stands for TARGET. A round takes FROM to TO seconds.
+It says a JSON line once it works.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import threading
 import time
@@ -34,20 +36,22 @@ POLL_S = 0.05
 
 
 class SleepingRounds:
-    """`seconds` on the device, then as many candidates as were asked for, each a little faster than all before."""
+    """So many seconds on the device, drawn evenly, then as many candidates as were asked for, each a little faster than
+    all before."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: tuple[float, float]) -> None:
         self._seconds = seconds
 
     def run(self, request: RoundRequest, measuring: Measuring, should_stop: ShouldStop) -> RoundResult:
+        seconds = random.uniform(*self._seconds)
         with measuring():
-            until_s = time.monotonic() + self._seconds
+            until_s = time.monotonic() + seconds
             while time.monotonic() < until_s and not should_stop():
                 time.sleep(POLL_S)
         stopped = should_stop()
         known = len(request.known)
         found = () if stopped else tuple(candidate(request, known + index) for index in range(request.trials))
-        return RoundResult(found, exhausted=False, stopped=stopped, reference_s=1e-3, timings_s={"run": self._seconds})
+        return RoundResult(found, exhausted=False, stopped=stopped, reference_s=1e-3, timings_s={"run": seconds})
 
     def close(self) -> None:
         """Nothing is kept between rounds."""
@@ -68,11 +72,11 @@ def candidate(request: RoundRequest, number: int) -> CandidateResult:
 
 
 def main() -> None:
-    name, seconds, target = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+    name, shortest, longest, target = sys.argv[1:]
     settings = read_settings()
     engine = create_engine(settings.database_url, pool_size=3)
     worker = Worker(settings, engine, name)
-    worker.context.__dict__["rounds"] = SleepingRounds(seconds)
+    worker.context.__dict__["rounds"] = SleepingRounds((float(shortest), float(longest)))
     identity = worker.context.identity
     retrying(
         engine,

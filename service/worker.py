@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import shutil
 import socket
@@ -69,7 +70,8 @@ EXECUTORS: dict[str, Execute] = {
 RETRY_S = 1.0
 """Pause before a step whose child died, or that failed unexpectedly, is tried again (three times in all)."""
 BUSY_LOOKS = 5
-"""A worker that measures looks so many times less often: it could not take what it finds."""
+"""A worker that goes from round to round looks so many times less often than one that waits, in the transaction that
+ends a round; by itself only when its rounds are twice as long as that."""
 LOCK = "worker.lock"
 TIDY_S = 600.0
 """Between two looks for what has been kept long enough."""
@@ -104,7 +106,9 @@ class Worker:
         self._ended, self._look = threading.Event(), threading.Event()
         self._serving: list[str] | None = None
         """Queues whose steps are taken now, as of the last look; None before the first."""
-        self._due_s = 0.0
+        self._looked_s = -math.inf
+        self._offers: list[Runnable] = []
+        """What a look found for the hands that train, to be announced once its transaction is committed."""
         self._hands = [
             Hands(make_brokers(settings.redis_url), self.run_step, queue, freed=self._look.set)
             for queue in (work.GENERAL_QUEUE, work.TRAINING_QUEUE)
@@ -154,6 +158,7 @@ class Worker:
             logger.info("%s begins, attempt %d", claim.kind, claim.attempt)
             try:
                 if self._do(claim, held):
+                    self._announce_offers()
                     return held.next
             except StaleClaim as stale:
                 logger.warning("step %s was taken over: %s", claim.step_id, stale)
@@ -168,11 +173,22 @@ class Worker:
             retrying(self._engine, partial(devices.release, lease=lease))
 
     def _take_next(self, connection: Connection) -> Claim | None:
-        """What a free hand would be offered, at once; the fence of the step that has just ended guards it too."""
+        """What a free hand would be offered, at once; the fence of the step that has just ended guards it too. Now and
+        then it looks around as well."""
         if self._ended.is_set() or self.context.heart.draining or self._serving is None:
             return None
+        if self._due(BUSY_LOOKS):
+            if room.lacking(self._settings) is not None:
+                return None
+            self._offers = self._look_around(connection)
         found = steps.runnable(connection, THREADS, self._measured_here())
         return self._claim(connection, found[0].step_id) if found else None
+
+    def _announce_offers(self) -> None:
+        offers, self._offers = self._offers, []
+        _, training = self._hands
+        for step in offers:
+            training.dispatcher.announce(step.step_id, step.queue)
 
     def _claim(self, connection: Connection, step_id: str) -> Claim | None:
         return steps.claim(
@@ -196,7 +212,7 @@ class Worker:
             return
         paused = held.stop is None and isinstance(error, Stopped)
         if held.stop is Stop.SHUTDOWN or paused:
-            self._due_s = 0.0  # what this machine serves may have changed
+            self._looked_s = -math.inf  # what this machine serves may have changed
             retrying(self._engine, lambda connection: steps.release(connection, claim))
             return
         if held.stop is Stop.CANCELLED:
@@ -230,8 +246,7 @@ class Worker:
                     tidy_at_s = time.monotonic() + TIDY_S
             except DBAPIError as error:
                 logger.warning("the database cannot be asked for work: %s", error)
-            measuring, _ = self._hands
-            self._look.wait(self._settings.sweep_s * (BUSY_LOOKS if measuring.busy else 1))
+            self._look.wait(self._settings.sweep_s)
             self._look.clear()
 
     def _retrain_where_needed(self, connection: Connection) -> None:
@@ -244,34 +259,38 @@ class Worker:
 
     def look(self) -> None:
         """Announce what waits and this worker could do."""
-        if self.context.heart.draining:
+        measuring, _ = self._hands
+        due = self._due(2 * BUSY_LOOKS if measuring.busy else 1)
+        if self.context.heart.draining or (measuring.busy and not due):
             return
-        due = self._serving is None or time.monotonic() >= self._due_s
-        if due:  # not after every step: many workers do this
-            self._due_s = time.monotonic() + self._settings.sweep_s
+        if due:
             lacking = room.lacking(self._settings)
             if lacking is not None:
                 logger.warning("nothing is begun: %s", lacking)
                 self._serving = []
                 return
-        for hands, step in retrying(self._engine, lambda connection: self._found(connection, due)):
-            hands.dispatcher.announce(step.step_id, step.queue)
+        for step in retrying(self._engine, lambda connection: self._found(connection, due)):
+            measuring.dispatcher.announce(step.step_id, step.queue)
+        self._announce_offers()
 
-    def _found(self, connection: Connection, due: bool) -> list[tuple[Hands, Runnable]]:
-        """What the hands that are free could do at once; the rest is for other workers. `due`: look also at what others
-        left behind, and at what this machine serves now."""
-        measuring, training = self._hands
-        looking = [(measuring, self._measured_here)]
-        if due:
-            steps.sweep(connection)
-            self._serving = self._queues(connection)
-            looking.append((training, lambda: [work.TRAINING_QUEUE]))
-        return [
-            (hands, step)
-            for hands, queues in looking
-            if not hands.busy
-            for step in steps.runnable(connection, THREADS, queues())
-        ]
+    def _due(self, looks: int) -> bool:
+        """Is the last look around so many looks ago?"""
+        return time.monotonic() >= self._looked_s + looks * self._settings.sweep_s
+
+    def _found(self, connection: Connection, due: bool) -> list[Runnable]:
+        """What the hands that measure could do at once, if they are free; the rest is for other workers."""
+        measuring, _ = self._hands
+        if due:  # not after every step: many workers do this
+            self._offers = self._look_around(connection)
+        return [] if measuring.busy else steps.runnable(connection, THREADS, self._measured_here())
+
+    def _look_around(self, connection: Connection) -> list[Runnable]:
+        """End what others left behind, see what this machine serves now; returns what the hands that train could do."""
+        self._looked_s = time.monotonic()
+        steps.sweep(connection)
+        self._serving = self._queues(connection)
+        _, training = self._hands
+        return [] if training.busy else steps.runnable(connection, THREADS, [work.TRAINING_QUEUE])
 
     def _measured_here(self) -> list[str]:
         return [queue for queue in self._serving or [] if queue != work.TRAINING_QUEUE]

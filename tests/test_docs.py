@@ -76,6 +76,8 @@ def test_the_readme_shows_the_stored_figures(monkeypatch: pytest.MonkeyPatch) ->
     assert text == readme.filled(text, found), "run: python -m benchmarks.readme"
     page = (ROOT / "docs" / "performance.md").read_text()
     assert page == readme.performance_filled(page, found), "run: python -m benchmarks.readme"
+    page = (ROOT / "docs" / "capacity.md").read_text()
+    assert page == readme.capacity_filled(page, found), "run: python -m benchmarks.readme"
 
 
 def test_blocks_of_the_readme_are_empty_without_results_and_filled_twice_alike(

@@ -188,14 +188,17 @@ def list_page(
 
 def tasks_of(connection: Connection, network_id: str) -> list[NetworkTaskRow]:
     """The network's workloads in its own order, with how often one inference calls each."""
-    rows = connection.execute(
-        workload_rows()
-        .add_columns(NetworkTask.position, NetworkTask.weight)
-        .join(NetworkTask, NetworkTask.workload_key == Workload.key)
-        .where(NetworkTask.network_id == network_id)
-        .order_by(NetworkTask.position)
-    )
+    rows = connection.execute(_TASKS_OF, {"network": network_id})
     return [NetworkTaskRow(row.position, row.weight, workload_of(row)) for row in rows]
+
+
+_TASKS_OF = (
+    workload_rows()
+    .add_columns(NetworkTask.position, NetworkTask.weight)
+    .join(NetworkTask, NetworkTask.workload_key == Workload.key)
+    .where(NetworkTask.network_id == bindparam("network"))
+    .order_by(NetworkTask.position)
+)
 
 
 def task_counts(connection: Connection, network_ids: Sequence[str]) -> dict[str, int]:

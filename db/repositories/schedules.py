@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, or_, select, text
+from sqlalchemy import BindParameter, ColumnElement, Connection, and_, bindparam, case, func, or_, select, text
 from sqlalchemy.orm import aliased
 
 from crosstune.db.codec import digest, hex_or_none, unpack_json
@@ -106,8 +106,8 @@ def best(
 
     The lowest latency among records with a full measurement; only where there is none, among quick ones.
     """
-    record = _best_key(project_key, Record.target_key == target_key, Record.workload_key == Workload.key)
-    return _fetch_best(connection, record, workload_keys)
+    wanted = {"target": target_key, "project": project_key, "workloads": workload_keys}
+    return {row.workload_key: _best_schedule(row) for row in connection.execute(_BEST, wanted)}
 
 
 def best_latencies(
@@ -410,11 +410,11 @@ def _features_of(measurement: Any, feature_layout: int | None) -> ColumnElement[
     )
 
 
-def _visible(project_key: int) -> ColumnElement[bool]:
+def _visible(project_key: int | BindParameter[int]) -> ColumnElement[bool]:
     return or_(Record.visibility == "shared", Record.origin_project_key == project_key)
 
 
-def _best_key(project_key: int, *pair: ColumnElement[bool]) -> ColumnElement[Any]:
+def _best_key(project_key: int | BindParameter[int], *pair: ColumnElement[bool]) -> ColumnElement[Any]:
     """Key of the best record of a pair: two look-ups in the partial index `ix_records_best`."""
 
     def lowest(quality: str) -> Any:
@@ -429,18 +429,6 @@ def _best_key(project_key: int, *pair: ColumnElement[bool]) -> ColumnElement[Any
         )
 
     return func.coalesce(lowest(FULL), lowest(QUICK))
-
-
-def _fetch_best(
-    connection: Connection, record: ColumnElement[Any], workload_keys: Sequence[int]
-) -> dict[int, BestSchedule]:
-    rows = connection.execute(
-        _best_columns(Workload.key)
-        .join_from(Workload, Record, Record.key == record)
-        .join(Target, Target.key == Record.target_key)
-        .where(Workload.key.in_(workload_keys))
-    )
-    return {row.workload_key: _best_schedule(row) for row in rows}
 
 
 def _best_columns(workload_key: Any) -> Any:
@@ -471,3 +459,18 @@ def _best_schedule(row: Any) -> BestSchedule:
         row.quality,
         row.trace,
     )
+
+
+_BEST = (
+    _best_columns(Workload.key)
+    .join_from(
+        Workload,
+        Record,
+        Record.key
+        == _best_key(
+            bindparam("project"), Record.target_key == bindparam("target"), Record.workload_key == Workload.key
+        ),
+    )
+    .join(Target, Target.key == Record.target_key)
+    .where(Workload.key.in_(bindparam("workloads", expanding=True)))
+)

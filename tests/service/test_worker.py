@@ -10,14 +10,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, update
+from sqlalchemy import Connection, Engine, event, select, text, update
+from sqlalchemy.exc import DBAPIError
 
-from crosstune.db.engine import reading, retrying, transaction
+from crosstune.db.engine import opened, reading, retrying, transaction
 from crosstune.db.repositories import devices, jobs, steps, targets
 from crosstune.db.repositories.jobs import JobRow, JobState
 from crosstune.db.repositories.steps import StepKind
@@ -98,9 +99,14 @@ def make_worker(engine: Engine, folder: Path, rounds: FakeRounds, lease_s: float
 
 
 def submit(
-    engine: Engine, make: Any, worker: Worker, target: str = "here", graphs: tuple[str, ...] = ("conv",)
+    engine: Engine,
+    make: Any,
+    worker: Worker,
+    target: str = "here",
+    graphs: tuple[str, ...] = ("conv",),
+    trials: int = TRIALS,
 ) -> JobRow:
-    """A job of `TRIALS` trials whose target this worker's device stands for, with its first step."""
+    """A job of so many trials whose target this worker's device stands for, with its first step."""
 
     def work(connection: Any) -> JobRow:
         spec = TargetSpec("llvm", target, 2, "test")
@@ -112,7 +118,7 @@ def submit(
             project_id="default",
             network_id=network.id,
             target_key=row.key,
-            budget_trials=TRIALS,
+            budget_trials=trials,
             budget_s=None,
         )
         return service_jobs.start_job(connection, job)
@@ -147,7 +153,7 @@ def measured(engine: Engine) -> list[Any]:
         return list(connection.execute(query.join(Step, Step.key == Measurement.step_key)).all())
 
 
-def check_everything_happened_once(engine: Engine, job_id: str) -> None:
+def check_everything_happened_once(engine: Engine, job_id: str, trials: int = TRIALS) -> None:
     rows = measured(engine)
     assert all(attempt == latest and state == "done" for _, attempt, latest, state in rows)
     with reading(engine) as connection:
@@ -157,7 +163,7 @@ def check_everything_happened_once(engine: Engine, job_id: str) -> None:
         rounds = len(list(done.scalars())) - 1  # the first step only plans
         sequences = list(connection.execute(select(Event.sequence).where(Event.job_id == job_id)).scalars())
         job = jobs.get(connection, job_id)
-    assert len(rows) == 2 * rounds == job.trials == TRIALS
+    assert len(rows) == 2 * rounds == job.trials == trials
     assert sorted(sequences) == list(range(1, job.event_sequence + 1))
 
 
@@ -254,6 +260,53 @@ def test_a_step_survives_a_death_at_every_statement_from_claim_to_finish(
     assert deaths > 10
     run_rounds(engine, worker, lambda: state_of(engine, job.id).state is JobState.BUILDING)
     check_everything_happened_once(engine, job.id)
+
+
+@contextmanager
+def cut_at(engine: Engine, other: Engine, statement: int) -> Iterator[list[int]]:
+    """PostgreSQL ends the session before its n-th statement (from 1), or before the COMMIT in its place. Gives the
+    process ids of what was cut."""
+    count = 0
+    cut: list[int] = []
+
+    def step(connection: Connection, *_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == statement:
+            cut.append(connection.connection.dbapi_connection.info.backend_pid)  # type: ignore[union-attr]
+            with other.begin() as administration:
+                administration.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": cut[0]})
+
+    event.listen(engine, "before_cursor_execute", step)
+    event.listen(engine, "commit", step)
+    try:
+        yield cut
+    finally:
+        event.remove(engine, "before_cursor_execute", step)
+        event.remove(engine, "commit", step)
+
+
+def test_a_step_survives_a_connection_that_is_cut_at_every_statement_from_claim_to_finish(
+    engine: Engine, make: Any, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no server")
+    monkeypatch.setattr("crosstune.service.worker.RETRY_S", 0.0)
+    job = submit(engine, make, worker, trials=1000)
+    worker.run_step(queued_steps(engine)[0])  # the planning step
+    cuts = 0
+    with opened(engine.url.render_as_string(hide_password=False)) as other:
+        for statement in range(1, 200):
+            step_id = queued_steps(engine)[0]
+            # A claim whose COMMIT was cut is nobody's: the next announcement is claimed again.
+            with cut_at(engine, other, statement) as cut, suppress(DBAPIError):
+                worker.run_step(step_id)
+            if not cut:
+                break
+            cuts += 1
+            forgive(engine, step_id)
+    assert cuts > 20
+    check_everything_happened_once(engine, job.id, state_of(engine, job.id).trials)
 
 
 def forgive(engine: Engine, step_id: str) -> None:
