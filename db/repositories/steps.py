@@ -187,13 +187,21 @@ def fence(claim: Claim) -> tuple[ColumnElement[bool], ...]:
     return (Step.owner == claim.owner, Step.attempt == claim.attempt, Step.state == StepState.RUNNING)
 
 
-def finish(connection: Connection, claim: Claim, state: StepState = StepState.DONE, now: float | None = None) -> None:
+def finish(
+    connection: Connection,
+    claim: Claim,
+    state: StepState = StepState.DONE,
+    now: float | None = None,
+    lock_job: bool = True,
+) -> None:
     """Flip the step to done (or cancelled), or raise StaleClaim.
 
     Call it first in the transaction that stores the results, so that they are stored exactly when the flip is.
-    Takes the job's lock before the step's.
+    Takes the job's lock before the step's; without `lock_job` the caller does so once it comes to the job, so that the
+    job's other rounds need not wait for all it stores before. A cancel that finds the lease passed may meet it the
+    other way round: the database then ends one of the two, which `retrying` repeats.
     """
-    if claim.job_id is not None:
+    if lock_job and claim.job_id is not None:
         jobs.lock(connection, claim.job_id)
     _flip(connection, claim, state=state, ended_at=moment(connection, now))
 

@@ -237,7 +237,7 @@ def _store(
 ) -> None:
     assert claim.job_id is not None and claim.target_key is not None
     started_s = time.monotonic()
-    steps.finish(connection, claim)
+    steps.finish(connection, claim, lock_job=False)
     task = given.task
     project = projects.get(connection, claim.project_id)
     model_key = given.champion.key if context.settings.ranker == "attention" else None
@@ -263,6 +263,7 @@ def _store(
         default_latency_s=default_s,
         exhausted=result.exhausted,
     )
+    # From here on the job's other rounds wait.
     used = given.champion.version if context.settings.ranker == "attention" else context.settings.ranker
     jobs.use_model(connection, claim.job_id, used)
     rows = tasks.of_job(connection, claim.job_id)
